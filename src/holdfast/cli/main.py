@@ -1,0 +1,80 @@
+"""The root command, and the one place where failures become a line and an exit code."""
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+import holdfast
+from holdfast.cli.groups import LazyGroup
+from holdfast.errors import HoldfastError
+
+INTERRUPTED = 130
+
+COMMANDS = {
+    "completion": ("holdfast.cli.completion", "Print the completion script for a shell."),
+    "dedup": ("holdfast.cli.dedup", "Find what is stored twice."),
+    "gc": ("holdfast.cli.gc", "See what may be deleted, and why."),
+    "registry": ("holdfast.cli.registry", "See registered models and their versions."),
+    "runs": ("holdfast.cli.runs", "List and check the folders of training runs."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 partly done, 10 no repository, 11 locked, 12 gate refused, "
+    "13 integrity, 14 stale plan, 130 interrupted.",
+)
+@click.version_option(holdfast.__version__, "--version", prog_name="holdfast")
+@click.option("--cd", "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Run in DIR.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
+def root(folder: str | None, verbose: bool) -> None:  # noqa: ARG001 - `verbose` is read where errors are shown
+    """Keep every model version, know which one is canonical, pay for no duplicate."""
+    if folder is not None:
+        os.chdir(folder)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code of the table in ``holdfast --help``."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = root.main(arguments, prog_name="holdfast", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "holdfast"
+        return _fail(f"{error.format_message()} See `{where} --help`", 2)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    except HoldfastError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except BrokenPipeError:
+        # `holdfast … | head` is no failure; without a place for stdout the interpreter would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{name}{error.strerror or error}", 1, arguments)
+    except Exception as error:
+        return _fail(f"unexpected {type(error).__name__}: {error}. Run `holdfast -v …` for the traceback", 1, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int, arguments: list[str] | None = None) -> int:
+    if arguments is not None and _verbose(arguments):
+        traceback.print_exc()
+    click.echo(f"{click.style('holdfast:', fg='red')} {' '.join(message.split())}", err=True)
+    return code
+
+
+def _verbose(arguments: list[str]) -> bool:
+    return any(argument in ("-v", "--verbose") for argument in arguments)

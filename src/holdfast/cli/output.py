@@ -1,0 +1,111 @@
+"""One result, three forms: a table for the terminal, Markdown for a pull request, JSON for a program."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+Form = Literal["text", "md", "json"]
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings under a title. ``right`` names the columns that hold numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    right: frozenset[str] = field(default_factory=frozenset)
+
+
+def form_options(function: Callback) -> Callback:
+    """Add ``--json`` and ``--md``, which reach the command as ``form``."""
+    for form, text in (("md", "Print Markdown."), ("json", "Print JSON.")):
+        function = click.option(
+            f"--{form}", "form", flag_value=form, default="text" if form == "md" else None, help=text
+        )(function)
+    return function
+
+
+def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> None:
+    """Print ``payload`` as JSON, or ``blocks`` (lines and tables, top to bottom) as text or Markdown."""
+    if form == "json":
+        click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
+    elif form == "md":
+        click.echo("\n\n".join(_markdown(block) if isinstance(block, Table) else block for block in blocks))
+    else:
+        _print_text(blocks)
+
+
+def human_bytes(count: int) -> str:
+    """``count`` bytes in decimal units with three significant digits: ``351.5 MB``, ``20.1 kB``, ``17 B``."""
+    size, unit = float(count), 0
+    while abs(size) >= 999.95 and unit < len(SIZE_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{count} B" if unit == 0 else f"{size:.1f} {SIZE_UNITS[unit]}"
+
+
+def human_age(days: float) -> str:
+    """An age in the largest unit that leaves a whole number: ``3 h``, ``12 d``, ``2 y``."""
+    for unit, length in (("y", 365.0), ("d", 1.0), ("h", 1 / 24)):
+        if days >= length:
+            return f"{int(days / length)} {unit}"
+    return f"{max(0, int(days * 1440))} min"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """``1 file``, ``2 files``; ``nouns`` where the plural is not the noun and an s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    rule = line(["--:" if column in table.right else "---" for column in table.columns])
+    lines = [line(table.columns), rule, *(line(row) for row in table.rows)]
+    return "\n".join([f"**{table.title}**", "", *lines] if table.title else lines)
+
+
+def _print_text(blocks: Sequence[str | Table]) -> None:
+    from rich.console import Console  # rich takes 40 ms to import, which --help and --json need not pay
+
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for block in blocks:
+            console.print(_rich(block), soft_wrap=isinstance(block, str))
+        return
+    # what is piped is read by a program or kept in a file: no wrapping to the width of a terminal that is not there
+    console = Console(width=10_000, highlight=False, color_system=None)
+    with console.capture() as captured:
+        for block in blocks:
+            console.print(_rich(block))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _rich(block: str | Table) -> "Text | RichTable":
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if isinstance(block, str):
+        return Text(block)
+    table = RichTable(
+        box=box.SIMPLE_HEAD, title=block.title or None, title_justify="left", title_style="bold", pad_edge=False
+    )
+    for column in block.columns:
+        right = column in block.right
+        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for row in block.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

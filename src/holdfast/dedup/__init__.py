@@ -1,0 +1,1 @@
+"""Deduplication: what is stored twice."""

@@ -1,0 +1,1 @@
+"""Checkpoint formats and digests: headers and byte spans, never unpickling."""

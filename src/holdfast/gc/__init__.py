@@ -1,0 +1,1 @@
+"""Garbage collection: what keeps an object alive, what may go, and why."""

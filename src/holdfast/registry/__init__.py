@@ -1,0 +1,1 @@
+"""The model registry: versions of models, in git, one file a version."""

@@ -1,0 +1,1 @@
+"""The repository: git history, and the adapter to DVC."""

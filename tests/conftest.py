@@ -1,0 +1,1 @@
+"""Worlds that several test modules build: real git, real DVC, real files."""
