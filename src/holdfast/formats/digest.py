@@ -1,6 +1,7 @@
 """Digests of files and of weights.
 
-A digest is written ``blake3:<64 hex digits>``. The *weights digest* names what a model has learnt, whatever file carries it:
+A digest is written ``blake3:<64 hex digits>``. The *weights digest* names what a model has learnt, whatever file
+carries it:
 
     BLAKE3 with key-derivation context ``WEIGHTS_CONTEXT`` over, for each tensor in the order of its name's UTF-8 bytes,
     the little-endian fields
@@ -9,8 +10,8 @@ A digest is written ``blake3:<64 hex digits>``. The *weights digest* names what 
         u64 number of dimensions, each dimension as u64,
         the 32 bytes of the BLAKE3 of the tensor's bytes: logical C order, little-endian, no padding.
 
-Names are relative to the container of the weights (``model_state_dict``, ``state_dict``, ``model``, …). A tied tensor counts
-under each of its names. The rule never changes; another rule would get another context string.
+Names are relative to the container of the weights (``model_state_dict``, ``state_dict``, ``model``, …). A tied tensor
+counts under each of its names. The rule never changes; another rule would get another context string.
 """
 
 import struct
@@ -23,6 +24,7 @@ from blake3 import blake3
 WEIGHTS_CONTEXT = "holdfast 2026-11 weights digest v1"
 # blake3 starts its thread pool only where the input pays for it; 128 KiB is the size from which its own docs advise it
 PARALLEL_FROM_BYTES = 128 * 1024
+READ_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,11 @@ def file_digest(path: Path) -> str:
         OSError: the file cannot be read.
     """
     hasher = blake3(max_threads=blake3.AUTO)
-    # update_mmap reads the whole file with every core; an empty file cannot be mapped, and blake3 knows that
-    hasher.update_mmap(path)
+    # read, not mapped: a file that another process truncates under a map would end this one with SIGBUS
+    buffer = memoryview(bytearray(READ_BYTES))
+    with open(path, "rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            hasher.update(buffer[:count])
     return f"blake3:{hasher.hexdigest()}"
 
 
