@@ -14,8 +14,9 @@ Names are relative to the container of the weights (``model_state_dict``, ``stat
 counts under each of its names. The rule never changes; another rule would get another context string.
 """
 
+import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +51,29 @@ def file_digest(path: Path) -> str:
         OSError: the file cannot be read.
     """
     hasher = blake3(max_threads=blake3.AUTO)
+    for chunk in _chunks(path):
+        hasher.update(chunk)
+    return f"blake3:{hasher.hexdigest()}"
+
+
+def file_md5(path: Path) -> str:
+    """The 32 hex digits of a file's MD5, which is DVC's oid of it, in memory that does not grow with the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    hasher = hashlib.md5(usedforsecurity=False)
+    for chunk in _chunks(path):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _chunks(path: Path) -> Iterator[memoryview]:
     # read, not mapped: a file that another process truncates under a map would end this one with SIGBUS
     buffer = memoryview(bytearray(READ_BYTES))
     with open(path, "rb", buffering=0) as stream:
         while count := stream.readinto(buffer):
-            hasher.update(buffer[:count])
-    return f"blake3:{hasher.hexdigest()}"
+            yield buffer[:count]
 
 
 def weights_digest(tensors: Iterable[TensorDigest]) -> str:

@@ -1,0 +1,59 @@
+# Nothing but python3, make, git and a package registry is assumed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+INSTALLED_RUN := $(VENV)/.installed-run
+INSTALLED_DEV := $(VENV)/.installed-dev
+# -c pins every version; torch is named with its pin, so that pip does not look for another build of it
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test soak check bench docs clean
+
+run: $(INSTALLED_RUN)  ## rebuild the model, store it, and show what there is
+	dvc repro
+	dvc push
+	@printf '\n== Metrics ==\n'
+	@dvc metrics show
+	@printf '\n== Registry ==\n'
+	@holdfast registry show
+	@printf '\n== Duplicates ==\n'
+	@holdfast dedup report
+	@printf '\n== What could be collected ==\n'
+	@holdfast gc plan
+
+test: $(INSTALLED_DEV)  ## the whole suite, with reduced counts
+	pytest -n 2 -m "not soak"
+
+soak: $(INSTALLED_DEV)  ## the full counts; goes on where it was interrupted
+	sh tests/soak.sh
+
+check: $(INSTALLED_DEV)  ## lint, types, layers
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+
+bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
+	python benchmarks/run.py
+
+docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
+	python docs/generate.py
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED_RUN): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e ".[train]"
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt $(INSTALLED_RUN)
+	$(INSTALL) -e ".[train,dev]"
+	@touch $@

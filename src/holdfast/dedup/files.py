@@ -1,0 +1,122 @@
+"""The files that may be duplicates: those of a folder, and the objects of DVC's cache."""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.repo.cache import list_objects, read_members
+from holdfast.repo.dvc import local_cache
+from holdfast.repo.dvcfiles import LISTING_SUFFIX
+from holdfast.repo.history import read_workspace
+from holdfast.repo.refs import open_repository
+from holdfast.repo.workspace import Project
+
+# what other tools own: to replace a file there by a link would break them
+SKIPPED_FOLDERS = frozenset({".git", ".dvc", "node_modules", "__pycache__"})
+VENV_MARK = "pyvenv.cfg"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A regular file as it was when it was met.
+
+    Args:
+        path: absolute.
+        label: from the folder that was looked at; for a cache object its path in the cache.
+        oid: DVC's name of a cache object; empty for a file of the workspace.
+        store: the part of the cache (``md5`` or ``md5-dos2unix``), in which equal content has one name.
+        size: bytes.
+        inode: device and inode; equal for hard links.
+        modified: mtime in ns.
+    """
+
+    path: Path
+    label: str
+    oid: str
+    store: str
+    size: int
+    inode: tuple[int, int]
+    modified: int
+
+
+def walk_files(top: Path, *, min_size: int, skipped: Collection[Path], notes: list[str]) -> Iterator[Candidate]:
+    """Regular files of at least ``min_size`` bytes below ``top``; symbolic links are not followed.
+
+    Left out are the folders that other tools own (git, DVC, npm, Python's byte code, virtual environments) and those in
+    ``skipped`` (absolute). What cannot be read gets a line in ``notes``.
+    """
+    stack = [top]
+    while stack:
+        folder = stack.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            notes.append(f"{_label(folder, top)}: {error.strerror}")
+            continue
+        if any(entry.name == VENV_MARK for entry in entries):
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name not in SKIPPED_FOLDERS and path not in skipped:
+                        stack.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    found = _candidate(path, _label(path, top), entry.stat(follow_symlinks=False))
+                    if found.size >= min_size:
+                        yield found
+            except OSError as error:
+                notes.append(f"{_label(path, top)}: {error.strerror}")
+
+
+def cache_files(folder: Path, *, min_size: int, notes: list[str]) -> Iterator[Candidate]:
+    """The objects of the DVC cache at ``folder`` of at least ``min_size`` bytes."""
+    for entry in list_objects(folder):
+        path = folder / entry.path
+        try:
+            status = path.lstat()
+        except OSError as error:
+            notes.append(f"{entry.path}: {error.strerror}")
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_size >= min_size:
+            yield _candidate(path, entry.path, status, entry.oid, entry.hash_name)
+
+
+def tracked_files(project: Project) -> dict[Path, set[str]]:
+    """The files that DVC tracks in the workspace now, with the oids that their DVC files name.
+
+    Raises:
+        HoldfastError: the repository, DVC's configuration or a DVC file cannot be read.
+    """
+    cache = local_cache(project.root)
+    result: dict[Path, set[str]] = {}
+    for sighting in read_workspace(open_repository(project.git_root)).sightings:
+        if sighting.version or sighting.origin.ref:
+            continue
+        path = project.git_root / sighting.out.path
+        result.setdefault(path, set()).add(sighting.out.oid)
+        if sighting.out.oid.endswith(LISTING_SUFFIX):
+            for member, oid in read_members(cache.folder, sighting.out.hash_name, sighting.out.oid) or ():
+                result.setdefault(path / member, set()).add(oid)
+    return result
+
+
+def unchanged(candidate: Candidate) -> bool:
+    """Whether the file is still the one that was met.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return (
+        _candidate(candidate.path, candidate.label, candidate.path.lstat(), candidate.oid, candidate.store) == candidate
+    )
+
+
+def _candidate(path: Path, label: str, status: os.stat_result, oid: str = "", store: str = "") -> Candidate:
+    return Candidate(path, label, oid, store, status.st_size, (status.st_dev, status.st_ino), status.st_mtime_ns)
+
+
+def _label(path: Path, top: Path) -> str:
+    return path.relative_to(top).as_posix()

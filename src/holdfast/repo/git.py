@@ -1,0 +1,53 @@
+"""Small questions to git: which revision, shallow or whole, changed or clean.
+
+What reads trees and commits in bulk is `holdfast.repo.history`.
+"""
+
+from pathlib import Path
+
+
+def head_revision(folder: Path) -> str | None:
+    """The commit (40 hex digits) that is checked out in the repository around ``folder``.
+
+    None outside a git repository, before the first commit, and where the repository cannot be opened: callers record
+    the revision of a run, and a run without one is still a run.
+    """
+    # imported here: 50 ms that `holdfast --help` and a training script which never asks need not pay
+    import pygit2
+
+    found = pygit2.discover_repository(str(folder))
+    if found is None:
+        return None
+    try:
+        repository = pygit2.Repository(found)
+        return None if repository.head_is_unborn else str(repository.head.target)
+    except pygit2.GitError:
+        return None
+
+
+def is_dirty(folder: Path) -> bool:
+    """Whether a file that git tracks differs from the checked-out commit; False outside a git repository.
+
+    Untracked files do not count.
+    """
+    # imported here: 60 ms, see head_revision
+    import git
+
+    try:
+        return bool(git.Git(folder).status("--porcelain", "--untracked-files=no"))
+    except git.exc.GitCommandError:
+        return False
+
+
+def is_shallow(folder: Path) -> bool:
+    """Whether the repository around ``folder`` is a shallow clone, whose history ends early."""
+    import pygit2  # imported here: see head_revision
+
+    found = pygit2.discover_repository(str(folder))
+    return found is not None and (common_folder(Path(found)) / "shallow").exists()
+
+
+def common_folder(git_folder: Path) -> Path:
+    """The git folder that all worktrees share, given that of one of them (``.git`` or ``.git/worktrees/NAME``)."""
+    pointer = git_folder / "commondir"
+    return (git_folder / pointer.read_text().strip()).resolve() if pointer.exists() else git_folder.resolve()

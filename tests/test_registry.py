@@ -1,0 +1,267 @@
+"""The registry's files: written, read back, damaged, raced for, and cut off in the middle."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from holdfast.errors import UsageError
+from holdfast.formats.digest import file_md5
+from holdfast.formats.safetensors import file_weights_digest
+from holdfast.registry.entries import EntryError, Version, dump_version, parse_version
+from holdfast.registry.promotion import StableFileMissingError, promote_checkpoint
+from holdfast.registry.store import Registry, UnknownModelError
+from holdfast.runs.checkpoint import NoWeightsError, save_checkpoint
+
+MODEL = "digits/classifier"
+DAY = date(2026, 11, 20)
+
+
+def draft(number: int = 1, **changes: object) -> Version:
+    version = Version(
+        name="",
+        path="models/digits/classifier.safetensors",
+        oid="e" * 32 if number == 1 else f"{number:032x}",
+        size=1_234_567,
+        weights=f"blake3:{number:064x}",
+        date="2026-11-20",
+        source={"run": "outputs/train", "rev": "1" * 40},
+        params={"train": {"lr": 0.003}},
+        metrics={"accuracy": 0.981},
+    )
+    return replace(version, **changes)  # type: ignore[arg-type]
+
+
+def checkpoint(path: Path, value: float) -> Path:
+    save_checkpoint(path, {"model_state_dict": {"w": torch.full((4,), value)}, "epoch": 1})
+    return path
+
+
+def promote(root: Path, source: Path):
+    return promote_checkpoint(
+        root, MODEL, source, today=DAY, config={"input": [8, 8]}, params={}, metrics={"accuracy": 0.9}
+    )
+
+
+def test_a_version_is_a_file_of_its_own(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+
+    assert registry.register(MODEL, draft(1), "Handwritten digits").name == "v1"
+    first = (tmp_path / "registry/digits/classifier/v1.yaml").read_bytes()
+    assert registry.register(MODEL, draft(2)).name == "v2"
+
+    assert (tmp_path / "registry/digits/classifier/v1.yaml").read_bytes() == first
+    model = registry.model(MODEL)
+    assert (model.current, model.description, [v.name for v in model.versions]) == (
+        "v2",
+        "Handwritten digits",
+        ["v1", "v2"],
+    )
+    assert model.version("v1") == draft(1, name="v1")
+    assert sorted(p.name for p in (tmp_path / "registry/digits/classifier").iterdir()) == [
+        "model.yaml",
+        "v1.yaml",
+        "v2.yaml",
+    ]
+
+
+def test_ids_that_look_like_numbers_are_quoted() -> None:
+    """An md5 of digits, or with one e among them, would come back from YAML as a number."""
+    for oid in ("1" * 32, "1" * 20 + "e" + "1" * 11, "0" * 32):
+        text = dump_version(draft(oid=oid, source={"rev": "2" * 40}))
+        assert yaml.safe_load(text)["oid"] == oid
+        assert f'oid: "{oid}"' in text
+        assert parse_version(text, "v1", "f").source == {"rev": "2" * 40}
+
+
+def test_registered_weights_are_not_registered_twice(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    registry.register(MODEL, draft(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "registry").rglob("*.yaml")}
+
+    assert registry.register(MODEL, draft(1, metrics={"accuracy": 1.0})).name == "v1"
+    assert {path: path.read_bytes() for path in (tmp_path / "registry").rglob("*.yaml")} == before
+
+
+def test_comments_and_order_of_model_yaml_survive(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    file = tmp_path / "registry/digits/classifier/model.yaml"
+    file.write_text(
+        "# ours\nschema: 1\ncurrent: v1  # moved by hand\naliases: {production: v1}\nowner: 'vision team'\n"
+    )
+
+    registry.register(MODEL, draft(2))
+    assert file.read_text() == (
+        "# ours\nschema: 1\ncurrent: v2  # moved by hand\naliases: {production: v1}\nowner: 'vision team'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("v1.yaml", "schema: 1", "schema: 2", "line 1: 'schema' is 2"),
+        ("v1.yaml", 'oid: "', 'oid: "x', "line 3: 'oid' should be an md5"),
+        ("v1.yaml", 'oid: "eeee', 'oid: 1e5 # "eeee', "line 3: 'oid' should be an md5"),
+        ("v1.yaml", "size: 1234567", "size: -1", "line 4: 'size' should be a number of bytes"),
+        ("v1.yaml", "size: 1234567", "size: true", "line 4: 'size' should be a number of bytes"),
+        ("v1.yaml", "blake3:", "md5:", "line 5: 'weights' should be a digest"),
+        ("v1.yaml", "2026-11-20", "20th of May", "line 6: 'date' should be a day"),
+        ("v1.yaml", "path: ", "pfad: ", "'path' should be text, not None"),
+        ("v1.yaml", "metrics:", "metrics: [1]\nold:", "'metrics' should be a mapping"),
+        ("v1.yaml", "metrics:", "size: 2\nmetrics:", "'size' comes twice"),
+        ("v1.yaml", "path: ", "path: [", "no YAML"),
+        ("model.yaml", "current: v1", "current: v7", "'current' names 'v7', of which there is no file"),
+        ("model.yaml", "aliases: {}", "aliases: {staging: v9}", "'staging' names 'v9'"),
+        ("model.yaml", "schema: 1", "<<<<<<< HEAD", "line"),
+    ],
+)
+def test_broken_files_name_line_and_fault_and_stay(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    file = tmp_path / "registry/digits/classifier" / name
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    broken = file.read_bytes()
+
+    with pytest.raises(EntryError) as caught:
+        registry.model(MODEL)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"registry/digits/classifier/{name}")
+    with pytest.raises(EntryError):
+        registry.register(MODEL, draft(2))
+    assert file.read_bytes() == broken
+    assert not (file.parent / "v2.yaml").exists()
+
+
+def test_unknown_and_impossible_names(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert registry.models() == []
+    with pytest.raises(UnknownModelError, match="Nothing is registered yet"):
+        registry.model(MODEL)
+    registry.register(MODEL, draft(1))
+    with pytest.raises(UnknownModelError, match="Registered are: digits/classifier"):
+        registry.model("digits/other")
+    for name in ("classifier", "../x", "a/b/c", "A/b", "a/", "/a", "a/.b"):
+        with pytest.raises(UsageError):
+            registry.register(name, draft(1))
+
+
+def _register(root: str, number: int) -> str:
+    return Registry(Path(root)).register(MODEL, draft(number)).name
+
+
+def test_processes_that_register_at_once_each_get_a_number(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        names = pool.starmap(_register, [(str(tmp_path), number) for number in range(1, 25)])
+
+    assert sorted(names) == sorted(f"v{number}" for number in range(1, 25))
+    model = Registry(tmp_path).model(MODEL)
+    assert len({version.weights for version in model.versions}) == 24
+    assert model.current in names
+
+
+CUT_OFF = textwrap.dedent("""
+    import os, signal, sys
+    from pathlib import Path
+    import holdfast.registry.store as store
+    sys.path.insert(0, sys.argv[3])
+    from test_registry import MODEL, draft
+
+    # stop dead at the n-th write of the registration
+    calls = 0
+    def dying(real):
+        def write(*arguments):
+            global calls
+            calls += 1
+            if calls == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+        return write
+    store.create_exclusively = dying(store.create_exclusively)
+    store.write_atomically = dying(store.write_atomically)
+    store.Registry(Path(sys.argv[1])).register(MODEL, draft(2))
+""")
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_killed_registration_is_completed_by_the_next(tmp_path: Path, write: int) -> None:
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    arguments = [sys.executable, "-c", CUT_OFF, str(tmp_path), str(write), str(Path(__file__).parent)]
+    child = subprocess.run(arguments, check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert registry.model(MODEL).current == "v1"  # the old state, readable
+
+    assert registry.register(MODEL, draft(2)).name == "v2"
+    model = registry.model(MODEL)
+    assert (model.current, [version.name for version in model.versions]) == ("v2", ["v1", "v2"])
+
+
+def test_promotion_puts_the_weights_at_the_stable_path(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "outputs/run/best_model.pt", 0.5)
+    before = source.read_bytes()
+
+    result = promote(tmp_path, source)
+    stable = tmp_path / "models/digits/classifier.safetensors"
+    assert (result.registered, result.version.name) == (True, "v1")
+    assert safetensors.torch.load_file(stable)["w"].tolist() == [0.5] * 4
+    version = Registry(tmp_path).model(MODEL).versions[0]
+    assert (version.oid, version.size) == (file_md5(stable), stable.stat().st_size)
+    assert version.weights == file_weights_digest(stable)
+    assert (version.date, version.source["run"]) == ("2026-11-20", "outputs/run")
+    assert yaml.safe_load((stable.with_suffix(".yaml")).read_text()) == {"model": MODEL, "input": [8, 8]}
+    assert source.read_bytes() == before
+    assert sorted(p.name for p in stable.parent.iterdir()) == ["classifier.safetensors", "classifier.yaml"]
+
+
+def test_promotion_is_idempotent_and_a_rollback_stands(tmp_path: Path) -> None:
+    one, two = (checkpoint(tmp_path / f"{value}/best_model.pt", value) for value in (1.0, 2.0))
+    promote(tmp_path, one)
+    stable = tmp_path / "models/digits/classifier.safetensors"
+    old = stable.read_bytes()
+    assert promote(tmp_path, two).version.name == "v2"
+    again = promote(tmp_path, two)
+    assert (again.registered, again.version.name, again.current) == (False, "v2", "v2")
+
+    file = tmp_path / "registry/digits/classifier/model.yaml"
+    file.write_text(file.read_text().replace("current: v2", "current: v1"))
+    stable.write_bytes(old)
+    kept = promote(tmp_path, two)
+    assert (kept.registered, kept.version.name, kept.current) == (False, "v2", "v1")
+    assert stable.read_bytes() == old
+    stable.unlink()
+    with pytest.raises(StableFileMissingError, match="dvc pull"):
+        promote(tmp_path, two)
+
+
+def test_a_link_into_dvcs_cache_is_replaced_not_written_through(tmp_path: Path) -> None:
+    promote(tmp_path, checkpoint(tmp_path / "a/best_model.pt", 1.0))
+    stable, cached = tmp_path / "models/digits/classifier.safetensors", tmp_path / "cache"
+    stable.rename(cached)
+    os.link(cached, stable)
+    before = cached.read_bytes()
+
+    promote(tmp_path, checkpoint(tmp_path / "b/best_model.pt", 2.0))
+    assert cached.read_bytes() == before
+
+
+def test_a_checkpoint_without_weights_changes_nothing(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best_model.pt", {"epoch": 3})
+
+    with pytest.raises(NoWeightsError, match="holds no weights"):
+        promote(tmp_path, tmp_path / "best_model.pt")
+    assert not (tmp_path / "registry").exists()
+    assert not (tmp_path / "models/digits/classifier.safetensors").exists()
