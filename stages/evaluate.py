@@ -20,14 +20,14 @@ from holdfast.runs.checkpoint import load_checkpoint
 from holdfast.runs.plots import draw_matrix
 
 METRICS = Path("metrics/evaluate.json")
+BATCH = 64  # images held at a time, with their attention maps
 
 
 def main() -> None:
     """Write ``outputs/evaluate`` and ``metrics/evaluate.json``."""
     params = read_params()
-    settings = params["evaluate"]
-    device = choose_device(settings["device"])
-    torch.set_num_threads(settings["threads"])
+    device = choose_device(params["train"]["device"])
+    torch.set_num_threads(params["train"]["threads"])
     model = build_model(params).to(device)
     model.load_state_dict(load_checkpoint(TRAIN / CHECKPOINT)["model_state_dict"])
     model.eval()
@@ -45,8 +45,8 @@ def main() -> None:
     )
     outputs = []
     with torch.no_grad(), ArrayStore(EVALUATE / "attention_maps", contract) as store:
-        for start in range(0, len(ids), settings["batch_size"]):
-            part = slice(start, start + settings["batch_size"])
+        for start in range(0, len(ids), BATCH):
+            part = slice(start, start + BATCH)
             logits, attention = model(images[part].to(device))
             outputs.append(logits.cpu())
             store.save_batch(

@@ -8,17 +8,18 @@ from digits import CLASSES, SIDE, TRAIN, read_params
 from holdfast.registry.promotion import promote_checkpoint, stable_path
 from holdfast.runs.artifacts import CHECKPOINT
 
+DESCRIPTION = "Handwritten digits, 8×8 pixels, ten classes"
 METRICS = (Path("metrics/evaluate.json"), Path("metrics/train.json"))
 
 
 def main() -> None:
     """Promote ``outputs/train``'s checkpoint to the model that ``promote.model`` names."""
     params = read_params()
-    settings = params["promote"]
+    model = params["promote"]["model"]
     metrics = {name: value for file in METRICS for name, value in json.loads(file.read_bytes()).items()}
     promotion = promote_checkpoint(
         Path(),
-        settings["model"],
+        model,
         TRAIN / CHECKPOINT,
         today=datetime.now(timezone.utc).date(),
         config={
@@ -29,15 +30,15 @@ def main() -> None:
         },
         params={section: params[section] for section in ("prepare", "model", "train")},
         metrics=metrics,
-        description=settings["description"],
+        description=DESCRIPTION,
     )
-    version, path = promotion.version.name, stable_path(settings["model"])
+    version, path = promotion.version.name, stable_path(model)
     if promotion.registered:
-        print(f"registered {settings['model']}@{version}, now at {path}")
+        print(f"registered {model}@{version}, now at {path}")
     elif promotion.current == version:
-        print(f"{settings['model']}@{version} has these weights already; it is current")
+        print(f"{model}@{version} has these weights already; it is current")
     else:
-        print(f"{settings['model']}@{version} has these weights already; {promotion.current} stays current")
+        print(f"{model}@{version} has these weights already; {promotion.current} stays current")
 
 
 if __name__ == "__main__":

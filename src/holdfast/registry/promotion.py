@@ -15,7 +15,7 @@ from holdfast.formats.digest import file_md5
 from holdfast.formats.safetensors import file_weights_digest
 from holdfast.registry.entries import Version, check_model_id
 from holdfast.registry.store import Registry
-from holdfast.repo.git import head_revision
+from holdfast.repo.git import head_revision, stage_files
 from holdfast.runs.checkpoint import export_safetensors, load_checkpoint, weights_of
 
 MODELS_FOLDER = "models"
@@ -82,6 +82,7 @@ def promote_checkpoint(
         IntegrityError: the checkpoint is torn, or asks for code to be run.
         NoWeightsError: it holds no weights.
         StableFileMissingError: another version is current, and its bytes are not at the stable path.
+        GitStageError: git does not take the registry's files into its index.
         OSError: a file cannot be written.
     """
     check_model_id(model_id)
@@ -117,6 +118,8 @@ def promote_checkpoint(
     text = yaml.safe_dump({"model": model_id, **config}, sort_keys=False, allow_unicode=True)
     write_atomically(root / config_path(model_id), text)
     version = registry.register(model_id, draft, description)
+    # an experiment of DVC's carries what git tracks: a version's file is new, and would stay behind
+    stage_files(root, registry.files(model_id, version))
     return Promotion(version, registered=known is None, current=version.name)
 
 

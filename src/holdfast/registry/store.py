@@ -101,7 +101,7 @@ class Registry:
                     return version
             version = replace(draft, name=f"v{max((v.number for v in known), default=0) + 1}")
             journal.begin(version.name, description)
-            create_exclusively(self.folder / model_id / f"{version.name}.yaml", dump_version(version))
+            create_exclusively(self.files(model_id, version)[1], dump_version(version))
             self._make_current(model_id, version.name, description)
             journal.end()
             return version
@@ -115,6 +115,10 @@ class Registry:
         if not self._model_file(model_id).exists():
             return None
         return next((version for version in self.model(model_id).versions if version.weights == weights), None)
+
+    def files(self, model_id: str, version: Version) -> tuple[Path, Path]:
+        """The model's file and the version's."""
+        return self._model_file(model_id), self.folder / model_id / f"{version.name}.yaml"
 
     def _model_file(self, model_id: str) -> Path:
         return self.folder / model_id / MODEL_FILE

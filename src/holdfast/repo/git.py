@@ -3,7 +3,14 @@
 What reads trees and commits in bulk is `holdfast.repo.history`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from holdfast.errors import HoldfastError
+
+
+class GitStageError(HoldfastError):
+    """Git refuses to add a file to its index."""
 
 
 def head_revision(folder: Path) -> str | None:
@@ -51,3 +58,26 @@ def common_folder(git_folder: Path) -> Path:
     """The git folder that all worktrees share, given that of one of them (``.git`` or ``.git/worktrees/NAME``)."""
     pointer = git_folder / "commondir"
     return (git_folder / pointer.read_text().strip()).resolve() if pointer.exists() else git_folder.resolve()
+
+
+def stage_files(folder: Path, paths: Iterable[Path]) -> None:
+    """Add files to git's index, as ``git add`` does; nothing happens outside a git repository.
+
+    Raises:
+        GitStageError: git refuses, because the files are ignored or another git process holds the index.
+    """
+    # imported here: see is_dirty
+    import git
+
+    names = [str(path.resolve()) for path in paths]
+    try:
+        repository = git.Repo(folder, search_parent_directories=True)
+    except git.exc.InvalidGitRepositoryError:
+        return
+    try:
+        repository.git.add("--", *names)
+    except git.exc.GitCommandError as error:
+        reason = " ".join(error.stderr.split()).removeprefix("stderr: ")
+        raise GitStageError(f"git does not add {', '.join(names)}: {reason}") from error
+    finally:
+        repository.close()
