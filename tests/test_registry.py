@@ -140,10 +140,25 @@ def test_broken_files_name_line_and_fault_and_stay(tmp_path: Path, name: str, ol
         registry.model(MODEL)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"registry/digits/classifier/{name}")
-    with pytest.raises(EntryError):
-        registry.register(MODEL, draft(2))
+    if name == "v1.yaml" or "names 'v" not in message:  # registering moves `current`, wherever it pointed
+        with pytest.raises(EntryError):
+            registry.register(MODEL, draft(2))
+        assert not (file.parent / "v2.yaml").exists()
     assert file.read_bytes() == broken
-    assert not (file.parent / "v2.yaml").exists()
+
+
+def test_an_experiment_without_the_untracked_version_registers_its_own(tmp_path: Path) -> None:
+    """DVC queues it with the changed ``model.yaml`` of another experiment, but without that one's new ``v2.yaml``."""
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    registry.register(MODEL, draft(2))
+    (tmp_path / "registry/digits/classifier/v2.yaml").unlink()
+    with pytest.raises(EntryError, match="names 'v2', of which there is no file"):
+        registry.model(MODEL)
+
+    assert registry.find_weights(MODEL, draft(1).weights) is not None
+    assert registry.register(MODEL, draft(3)).name == "v2"
+    assert registry.model(MODEL).current == "v2"
 
 
 def test_unknown_and_impossible_names(tmp_path: Path) -> None:
@@ -227,7 +242,13 @@ def test_promotion_puts_the_weights_at_the_stable_path(tmp_path: Path) -> None:
     assert sorted(p.name for p in stable.parent.iterdir()) == ["classifier.safetensors", "classifier.yaml"]
 
 
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=T", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def test_promotion_is_idempotent_and_a_rollback_stands(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
     one, two = (checkpoint(tmp_path / f"{value}/best_model.pt", value) for value in (1.0, 2.0))
     promote(tmp_path, one)
     stable = tmp_path / "models/digits/classifier.safetensors"
@@ -245,6 +266,25 @@ def test_promotion_is_idempotent_and_a_rollback_stands(tmp_path: Path) -> None:
     stable.unlink()
     with pytest.raises(StableFileMissingError, match="dvc pull"):
         promote(tmp_path, two)
+
+
+def test_what_a_discarded_experiment_left_behind_is_no_rollback(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    one, two = (checkpoint(tmp_path / f"{value}/best_model.pt", value) for value in (1.0, 2.0))
+    promote(tmp_path, one)
+    git(tmp_path, "commit", "-q", "-m", "v1", "--", "registry")
+    promote(tmp_path, two)
+    assert git(tmp_path, "status", "--short", "registry").split() == [
+        *("M", "registry/digits/classifier/model.yaml"),
+        *("A", "registry/digits/classifier/v2.yaml"),
+    ]
+    git(tmp_path, "reset", "-q")
+    git(tmp_path, "checkout", "-q", "--", "registry")  # discards what moved `current`; the new file stays, untracked
+    assert Registry(tmp_path).model(MODEL).current == "v1"
+
+    again = promote(tmp_path, two)
+    assert (again.registered, again.version.name, again.current) == (False, "v2", "v2")
+    assert Registry(tmp_path).model(MODEL).current == "v2"
 
 
 def test_a_link_into_dvcs_cache_is_replaced_not_written_through(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from holdfast.cli.main import root
+from holdfast.cli.main import COMPLETION_VARIABLE, root
 
 
 @click.command("completion")
@@ -17,4 +17,4 @@ def command(shell: str) -> None:
     """
     completion = get_completion_class(shell)
     assert completion is not None, "click knows the three shells that the argument allows"
-    click.echo(completion(root, {}, "holdfast", "_HOLDFAST_COMPLETE").source())
+    click.echo(completion(root, {}, "holdfast", COMPLETION_VARIABLE).source())

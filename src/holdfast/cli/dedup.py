@@ -87,17 +87,18 @@ def _sentence(result: DuplicateReport) -> str:
 
 
 def _checkout_advice(wasted: int, link_types: tuple[str, ...]) -> str:
-    advice = (
-        f"A checkout ({human_bytes(wasted)} in all) is a workspace file that DVC copied from its cache. `dvc config "
-        "cache.type reflink,symlink` and then `dvc checkout --relink` put links in their place; symlinked files are "
-        "read-only until `dvc unprotect FILE`."
-    )
+    # broken by hand: a terminal would break within words
+    lines = [
+        f"A checkout is a workspace file that DVC copied from its cache: {human_bytes(wasted)} in all.",
+        "`dvc config cache.type reflink,symlink` and `dvc checkout --relink` make links",
+        "of them; symlinked files are read-only until `dvc unprotect FILE`.",
+    ]
     if "reflink" in link_types:
-        advice += (
-            " Where the file system has reflinks (btrfs, XFS, APFS) they may share their blocks with the cache already "
-            "and cost nothing: that cannot be seen from here."
-        )
-    return advice
+        lines += [
+            "Where the file system has reflinks (btrfs, XFS, APFS) they may share their",
+            "blocks with the cache and cost nothing already: that cannot be seen from here.",
+        ]
+    return "\n".join(lines)
 
 
 def _places(group: DuplicateGroup) -> str:

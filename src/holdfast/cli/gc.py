@@ -1,5 +1,7 @@
 """``holdfast gc``: what may be deleted, and why."""
 
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +15,9 @@ from holdfast.repo.dvcfiles import LISTING_SUFFIX
 from holdfast.repo.workspace import find_project
 
 OID_SHOWN_CHARACTERS = 8
-# the longest columns are cut by the middle: head and tail of a path say most
-NAME_SHOWN_CHARACTERS = 34
+# columns of a terminal that the rest of a row takes, and what a name gets at least
+ROW_CHARACTERS = 62
+NAME_MIN_CHARACTERS = 20
 REASONS = {
     "workspace": "in the workspace",
     "registry": "registered version",
@@ -58,7 +61,7 @@ def plan(only: str | None, ignore_run_cache: bool, form: Form) -> None:
 
 def _blocks(result: Plan, only: str | None) -> list[str | Table]:
     blocks: list[str | Table] = [_sentence(result)]
-    blocks += [f"In doubt: {doubt.text}. Way out: {doubt.way_out}." for doubt in result.doubts]
+    blocks += [f"In doubt: {doubt.text}.\nWay out: {doubt.way_out}." for doubt in result.doubts]
     if result.removed and only != "kept":
         blocks.append(_objects("Could be removed", result.removed))
     if only == "kept" and result.kept:
@@ -67,7 +70,7 @@ def _blocks(result: Plan, only: str | None) -> list[str | Table]:
         blocks.append(_totals(result))
     if not only and (alone := next((total for total in result.totals if total.reason == "run cache"), None)):
         blocks.append(
-            f"DVC's run cache alone keeps {human_bytes(alone.bytes)} in {plural(alone.objects, 'object')}; "
+            f"DVC's run cache alone keeps {human_bytes(alone.bytes)} in {plural(alone.objects, 'object')}:\n"
             "`holdfast gc plan --ignore-run-cache` shows them."
         )
     return blocks
@@ -93,7 +96,7 @@ def _sentence(result: Plan) -> str:
 
 def _objects(title: str, entries: Sequence[PlannedObject]) -> Table:
     rows = [
-        (_short_oid(entry), human_bytes(entry.size), human_age(entry.age_days), _names(entry), entry.why)
+        (_short_oid(entry), human_bytes(entry.size), human_age(entry.age_days), _names(entry), _why(entry))
         for entry in entries
     ]
     return Table(("object", "size", "age", "name", "why"), rows, title, frozenset({"size", "age"}))
@@ -117,11 +120,19 @@ def _names(entry: PlannedObject) -> str:
     return first if len(entry.names) == 1 else f"{first} (+{len(entry.names) - 1})"
 
 
+def _why(entry: PlannedObject) -> str:
+    return "undecided, see the doubt above" if entry.reason == "undecided" else entry.why
+
+
 def _cut(path: str) -> str:
-    if len(path) <= NAME_SHOWN_CHARACTERS:
+    if not sys.stdout.isatty():
         return path
-    half = (NAME_SHOWN_CHARACTERS - 1) // 2
-    return f"{path[:half]}…{path[-half:]}"
+    limit = max(NAME_MIN_CHARACTERS, shutil.get_terminal_size().columns - ROW_CHARACTERS)
+    if len(path) <= limit:
+        return path
+    tail = path[-(limit - 1) :]
+    # the end says most; from a slash on where there is one
+    return f"…{tail[tail.index('/') :] if '/' in tail[:-1] else tail}"
 
 
 def _bytes(entries: Sequence[PlannedObject]) -> int:

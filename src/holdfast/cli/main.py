@@ -12,6 +12,7 @@ from holdfast.cli.groups import LazyGroup
 from holdfast.errors import HoldfastError
 
 INTERRUPTED = 130
+COMPLETION_VARIABLE = "_HOLDFAST_COMPLETE"
 
 COMMANDS = {
     "completion": ("holdfast.cli.completion", "Print the completion script for a shell."),
@@ -45,9 +46,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
+    if COMPLETION_VARIABLE in os.environ:
+        root.main(prog_name="holdfast", complete_var=COMPLETION_VARIABLE)  # answers the shell and exits
     try:
-        result = root.main(arguments, prog_name="holdfast", standalone_mode=False)
+        # not root.main(): it would end a closed pipe with 1, and show its errors in its own form
+        with root.make_context("holdfast", list(arguments)) as context:
+            result = root.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # the help of a noun without a verb, or of holdfast itself
+        return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "holdfast"
         return _fail(f"{error.format_message()} See `{where} --help`", 2)

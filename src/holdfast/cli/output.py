@@ -83,7 +83,7 @@ def _print_text(blocks: Sequence[str | Table]) -> None:
     if sys.stdout.isatty():
         console = Console(highlight=False)
         for block in blocks:
-            console.print(_rich(block), soft_wrap=isinstance(block, str))
+            console.print(_rich(block))
         return
     # what is piped is read by a program or kept in a file: no wrapping to the width of a terminal that is not there
     console = Console(width=10_000, highlight=False, color_system=None)

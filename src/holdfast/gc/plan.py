@@ -233,7 +233,7 @@ def _decide(
     elif names:
         kept, reason, why = False, names[0].kind, f"only {names[0].source}"
     else:
-        kept, reason, why = False, "nothing", "no commit, ref or file names it"
+        kept, reason, why = False, "nothing", "nothing names it"
     age_days = round(max(0.0, now - entry.changed) / SECONDS_A_DAY, 3)
     return PlannedObject(entry.hash_name, entry.oid, entry.path, entry.size, age_days, kept, reason, why, tuple(names))
 

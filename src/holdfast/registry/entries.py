@@ -156,7 +156,7 @@ def parse_version(text: str, name: str, file: str) -> Version:
     )
 
 
-def parse_model(text: str, model_id: str, versions: tuple[Version, ...], file: str) -> Model:
+def parse_model(text: str, model_id: str, versions: tuple[Version, ...], file: str, *, partial: bool = False) -> Model:
     """Read a model's file.
 
     Args:
@@ -164,6 +164,7 @@ def parse_model(text: str, model_id: str, versions: tuple[Version, ...], file: s
         model_id: ``app/name``, from the file's folder.
         versions: the model's versions, which ``current`` and the aliases must name.
         file: what to call the file in errors.
+        partial: leave out ``current`` and aliases that name a version which is not there, instead of refusing.
 
     Raises:
         EntryError: it is no YAML, or a field is not what it should be, or names a version that is not there.
@@ -171,9 +172,12 @@ def parse_model(text: str, model_id: str, versions: tuple[Version, ...], file: s
     fields = _Fields(text, file)
     names = {version.name for version in versions}
     current = fields.values.get("current")
+    aliases = fields.mapping("aliases")
+    if partial:
+        current = current if current in names else None
+        aliases = {alias: target for alias, target in aliases.items() if target in names}
     if current is not None and current not in names:
         raise fields.error("current", f"names {current!r}, of which there is no file")
-    aliases = fields.mapping("aliases")
     for alias, target in aliases.items():
         if target not in names:
             raise fields.error("aliases", f"{alias!r} names {target!r}, of which there is no file")

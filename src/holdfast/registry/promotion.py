@@ -15,7 +15,7 @@ from holdfast.formats.digest import file_md5
 from holdfast.formats.safetensors import file_weights_digest
 from holdfast.registry.entries import Version, check_model_id
 from holdfast.registry.store import Registry
-from holdfast.repo.git import head_revision, stage_files
+from holdfast.repo.git import head_revision, is_tracked, stage_files
 from holdfast.runs.checkpoint import export_safetensors, load_checkpoint, weights_of
 
 MODELS_FOLDER = "models"
@@ -31,7 +31,7 @@ class Promotion:
 
     Attributes:
         version: the version that has the candidate's weights.
-        registered: whether it is new; False where these weights were registered before, and nothing moved.
+        registered: whether it is new; False where these weights were registered before.
         current: the version that the stable path holds.
     """
 
@@ -63,8 +63,9 @@ def promote_checkpoint(
 ) -> Promotion:
     """Put a checkpoint's weights at the stable path as safetensors and register them.
 
-    Weights that are registered already are not promoted again: where another version is current, someone has rolled
-    back, and that stands. The checkpoint's folder is left untouched.
+    Weights that are registered already are not registered again. Where another version is current, someone has rolled
+    back, and that stands; unless git does not know the version, which is then what a discarded experiment left behind.
+    The checkpoint's folder is left untouched.
 
     Args:
         root: the project's folder.
@@ -93,8 +94,10 @@ def promote_checkpoint(
         export_safetensors(weights_of(load_checkpoint(checkpoint), str(checkpoint)), candidate)
         weights = file_weights_digest(candidate)
         known = registry.find_weights(model_id, weights)
-        current = registry.model(model_id).current if known else None
-        if known and current and known.name != current:
+        current = registry.model(model_id, partial=True).current if known else None
+        # a version that git has never seen was left behind by a discarded experiment: nobody has rolled back from it
+        committed = known is not None and is_tracked(root, registry.files(model_id, known)[1])
+        if known and current and known.name != current and committed:
             if not stable.exists():
                 raise StableFileMissingError(
                     f"{model_id}@{current} is current, and its file {stable_path(model_id)} is not here",
@@ -117,7 +120,9 @@ def promote_checkpoint(
         candidate.unlink(missing_ok=True)
     text = yaml.safe_dump({"model": model_id, **config}, sort_keys=False, allow_unicode=True)
     write_atomically(root / config_path(model_id), text)
-    version = registry.register(model_id, draft, description)
+    if known:
+        registry.make_current(model_id, known.name)
+    version = known or registry.register(model_id, draft, description)
     # an experiment of DVC's carries what git tracks: a version's file is new, and would stay behind
     stage_files(root, registry.files(model_id, version))
     return Promotion(version, registered=known is None, current=version.name)

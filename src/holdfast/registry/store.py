@@ -52,11 +52,13 @@ class Registry:
         """
         return [self.model(model_id) for model_id in self._model_ids()]
 
-    def model(self, model_id: str) -> Model:
+    def model(self, model_id: str, *, partial: bool = False) -> Model:
         """One model with its versions.
 
         Args:
             model_id: ``app/name``.
+            partial: leave out ``current`` and aliases that name a version which is not here. So it is in the folder of
+                a queued experiment of DVC's, which takes along uncommitted changes but no untracked files.
 
         Raises:
             UsageError: ``model_id`` is no ``app/name``.
@@ -71,7 +73,7 @@ class Registry:
             raise UnknownModelError(f"there is no model {model_id}", hint=hint)
         paths = [path for path in file.parent.glob("v*.yaml") if VERSION_NAME.fullmatch(path.stem)]
         versions = tuple(sorted(map(self._version, paths), key=lambda version: version.number))
-        return parse_model(self._read(file), model_id, versions, self._name(file))
+        return parse_model(self._read(file), model_id, versions, self._name(file), partial=partial)
 
     def register(self, model_id: str, draft: Version, description: str = "") -> Version:
         """Add a version under the next free number and make it current, unless its weights are registered already.
@@ -95,7 +97,7 @@ class Registry:
         """
         check_model_id(model_id)
         with self._locked(model_id) as journal:
-            known = self.model(model_id).versions if self._model_file(model_id).exists() else ()
+            known = self.model(model_id, partial=True).versions if self._model_file(model_id).exists() else ()
             for version in known:
                 if version.weights == draft.weights:
                     return version
@@ -106,6 +108,23 @@ class Registry:
             journal.end()
             return version
 
+    def make_current(self, model_id: str, name: str) -> None:
+        """Let ``current`` name a version that is registered; ``model.yaml`` keeps its comments.
+
+        Raises:
+            UnknownModelError: there is no such model, or it has no such version.
+            EntryError: a file of the model is broken; nothing is written.
+            OSError: the registry cannot be written.
+        """
+        with self._locked(model_id):
+            model = self.model(model_id, partial=True)
+            if model.version(name) is None:
+                raise UnknownModelError(
+                    f"{model_id} has no version {name}", hint=f"`holdfast registry show {model_id}`"
+                )
+            if model.current != name:
+                self._make_current(model_id, name, model.description)
+
     def find_weights(self, model_id: str, weights: str) -> Version | None:
         """The version with that weights digest, or None, also where the model is unknown.
 
@@ -114,7 +133,8 @@ class Registry:
         """
         if not self._model_file(model_id).exists():
             return None
-        return next((version for version in self.model(model_id).versions if version.weights == weights), None)
+        versions = self.model(model_id, partial=True).versions
+        return next((version for version in versions if version.weights == weights), None)
 
     def files(self, model_id: str, version: Version) -> tuple[Path, Path]:
         """The model's file and the version's."""

@@ -60,6 +60,17 @@ def common_folder(git_folder: Path) -> Path:
     return (git_folder / pointer.read_text().strip()).resolve() if pointer.exists() else git_folder.resolve()
 
 
+def is_tracked(folder: Path, path: Path) -> bool:
+    """Whether git's index knows ``path``; False outside a git repository."""
+    # imported here: see is_dirty
+    import git
+
+    try:
+        return bool(git.Git(folder).ls_files("--", str(path.resolve())))
+    except git.exc.GitCommandError:
+        return False
+
+
 def stage_files(folder: Path, paths: Iterable[Path]) -> None:
     """Add files to git's index, as ``git add`` does; nothing happens outside a git repository.
 

@@ -91,12 +91,19 @@ class HistoryReader:
     def read_index(self) -> Iterator[Sighting]:
         """What is staged for the next commit."""
         origin = Origin("workspace", "staged")
-        entries = {entry.path: entry.id for entry in self.repository.index}
-        for path, blob in entries.items():
+        entries = {entry.path: entry for entry in self.repository.index}
+        for path, entry in entries.items():
             folder, name = os.path.split(path)
-            if _reads(folder, name):
-                sibling = os.path.join(folder, PIPELINE_FILE)  # noqa: PTH118 - git's paths, not the file system's
-                yield from self._read_file(folder, name, blob, entries.get(sibling), origin)
+            if not _reads(folder, name):
+                continue
+            if entry.mode == pygit2.enums.FileMode.LINK:
+                target = os.path.join(folder, self._blob(entry.id, path, origin).decode("utf-8", "replace"))  # noqa: PTH118
+                followed = entries.get(os.path.normpath(target))
+                if followed is None:
+                    continue
+                entry = followed
+            sibling = entries.get(os.path.join(folder, PIPELINE_FILE))  # noqa: PTH118 - git's paths, not the disk's
+            yield from self._read_file(folder, name, entry.id, sibling.id if sibling else None, origin)
 
     def _read_commit(self, commit: pygit2.Commit, origin: Origin) -> Iterator[Sighting]:
         stack: list[tuple[str, pygit2.Oid]] = [("", commit.tree_id)]

@@ -17,6 +17,8 @@ Kind = Literal["workspace", "branch", "tag", "experiment", "stash", "ref", "hist
 # heads of operations that are under way, such as a merge; they hold commits that no branch may have yet
 _OPERATION_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
 _TIP_ORDER: tuple[Kind, ...] = ("branch", "tag", "experiment", "stash", "ref")
+# these belong to one worktree, and another one cannot look them up; their commits are behind other refs
+_PRIVATE_REFS = ("refs/bisect/", "refs/worktree/", "refs/rewritten/")
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 
 
@@ -220,7 +222,7 @@ def _check_loose_refs(repository: pygit2.Repository, folder: Path, names: set[st
     # libgit2 passes over a loose ref that it cannot parse; what such a ref meant to keep must not be forgotten
     for path in sorted((folder / "refs").rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.endswith(".lock") and name not in names:
+        if path.is_file() and not name.endswith(".lock") and not name.startswith(_PRIVATE_REFS) and name not in names:
             try:
                 repository.lookup_reference(name)
             except (KeyError, ValueError, pygit2.GitError) as error:

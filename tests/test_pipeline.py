@@ -1,0 +1,206 @@
+"""The main job in a copy of this project: real DVC, real training, real interruptions."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from worlds import TOOLS, environment, make_home, run
+
+PROJECT = Path(__file__).parent.parent
+COPIED = ("stages", "registry", "metrics", "dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", ".dvcignore")
+WALL_CLOCK = {"outputs/train/metadata.json"}
+
+
+class Clone:
+    """A copy of the pipeline's files in a git repository of its own, with an empty home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "clone"
+        self.home = make_home(folder)
+        self.root.mkdir()
+        for name in COPIED:
+            source = PROJECT / name
+            if source.is_dir():
+                shutil.copytree(source, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, self.root / name)
+        (self.root / ".dvc").mkdir()
+        for name in ("config", ".gitignore"):
+            shutil.copy(PROJECT / ".dvc" / name, self.root / ".dvc" / name)
+        for name in ("data", "models/digits", "outputs/train", "outputs/evaluate"):
+            (self.root / name).mkdir(parents=True)
+            shutil.copy(PROJECT / name / ".gitignore", self.root / name / ".gitignore")
+        shutil.copy(PROJECT / "models/digits/classifier.yaml", self.root / "models/digits/classifier.yaml")
+        self("git", "init", "-q")
+        self("git", "add", "-A")
+        self("git", "commit", "-q", "-m", "the project")
+
+    def __call__(self, tool: str, *arguments: str, code: int = 0) -> str:
+        command = tool if tool == "git" else str(TOOLS / tool)
+        return run([command, *arguments], self.root, self.home, code=code).stdout
+
+    def status(self) -> list[str]:
+        return self("git", "status", "--porcelain", "--untracked-files=all").splitlines()
+
+    def outs(self) -> dict[str, str]:
+        """The md5 of each out, by its path."""
+        lock = yaml.safe_load((self.root / "dvc.lock").read_text())
+        return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+    def json(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.root / name).read_bytes())
+        return content
+
+
+def reproducible(outs: dict[str, str]) -> dict[str, str]:
+    return {path: md5 for path, md5 in outs.items() if path not in WALL_CLOCK}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the main job has run once."""
+    world = Clone(tmp_path_factory.mktemp("pipeline"))
+    world("dvc", "repro")
+    world("dvc", "push")
+    return world
+
+
+def test_the_main_job(clone: Clone) -> None:
+    assert clone.json("metrics/evaluate.json")["accuracy"] >= 0.95
+    assert clone("dvc", "status").strip() == "Data and pipelines are up to date."
+    assert clone("dvc", "status", "-c").strip().endswith("in sync.")
+    assert "outputs/train is a valid run." in clone("holdfast", "runs", "validate", "outputs/train")
+
+    model = json.loads(clone("holdfast", "registry", "show", "--json"))["models"][0]
+    current = next(version for version in model["versions"] if version["version"] == model["current"])
+    assert current["oid"] == clone.outs()["models/digits/classifier.safetensors"]
+    assert current["size"] == (clone.root / current["path"]).stat().st_size
+    assert current["metrics"]["accuracy"] == clone.json("metrics/evaluate.json")["accuracy"]
+
+    report = json.loads(clone("holdfast", "dedup", "report", "--json"))
+    assert any("classifier.safetensors" in str(group) for group in report["groups"])
+    assert "Nothing to remove" in clone("holdfast", "gc", "plan")
+
+
+def test_only_what_must_change_changes(clone: Clone) -> None:
+    changed = {line[3:] for line in clone.status()}
+    assert {"dvc.lock"} <= changed
+    # where another processor trains other bits, the metrics and a version more
+    other_bits = {"metrics/train.json", "metrics/evaluate.json", "registry/digits/classifier/model.yaml"}
+    assert all(path in {"dvc.lock", *other_bits} or path.startswith("registry/digits/classifier/v") for path in changed)
+
+
+def test_a_second_run_does_nothing(clone: Clone) -> None:
+    before = clone.status()
+
+    shown = clone("dvc", "repro")
+    assert "Running stage" not in shown
+    assert "up to date" in shown
+    assert clone.status() == before
+
+
+def test_attention_maps_are_real(clone: Clone) -> None:
+    import numpy as np
+
+    from holdfast.runs import ArrayStore
+
+    store = ArrayStore.open(clone.root / "outputs/evaluate/attention_maps")
+    assert len(store) == 360
+    assert store.verify() == []
+    maps = np.stack([sample.array for sample in store])
+    assert (maps >= 0).all()
+    assert (maps.sum(axis=(1, 2)) <= 1 + 1e-5).all()  # the rest is the class token's look at itself
+    assert len(np.unique(maps, axis=0)) == 360
+
+
+def test_forced_again_gives_the_same_bytes(clone: Clone) -> None:
+    before, registry = clone.outs(), (clone.root / "registry/digits/classifier/model.yaml").read_bytes()
+
+    shown = clone("dvc", "repro", "-f")
+    assert "going on after" not in shown
+    after = clone.outs()
+    assert reproducible(after) == reproducible(before)
+    assert after.keys() == before.keys()
+    assert (clone.root / "registry/digits/classifier/model.yaml").read_bytes() == registry
+    assert "has these weights already; it is current" in shown
+
+
+def test_experiments_carry_their_candidates(clone: Clone) -> None:
+    clone("git", "add", "-A")
+    clone("git", "commit", "-q", "-m", "rebuilt")
+    versions = {path.name for path in (clone.root / "registry/digits/classifier").iterdir()}
+
+    clone("dvc", "exp", "run", "-n", "fast", "-S", "train.lr=0.005", "-S", "train.epochs=3")
+    table = clone("dvc", "exp", "show", "--md", "--only-changed")
+    assert all(word in table for word in ("fast", "accuracy", "macro_f1", "val_loss", "train.lr", "0.005"))
+    assert "accuracy" in clone("dvc", "metrics", "diff", "--md")
+    assert "| train.lr" in clone("dvc", "params", "diff", "--md").replace("params.yaml | ", "")
+    assert "index.html" in clone("dvc", "plots", "diff")
+    page = (clone.root / "dvc_plots/index.html").read_text()
+    assert all(f'"{title}"' in page for title in ("Loss", "Accuracy", "Recall by class", "Confusion on the test split"))
+
+    clone("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "train.lr=0.002", "-S", "train.epochs=3")
+    clone("dvc", "queue", "start")
+    for _ in range(600):
+        if re.search(r"queued.*(Success|Failed)", clone("dvc", "queue", "status")):
+            break
+        time.sleep(0.2)
+    assert re.search(r"queued.*Success", clone("dvc", "queue", "status"))
+
+    clone("dvc", "exp", "apply", "queued")
+    assert yaml.safe_load((clone.root / "params.yaml").read_text())["train"]["lr"] == 0.002
+    new = {path.name for path in (clone.root / "registry/digits/classifier").iterdir()} - versions
+    assert len(new) == 1
+    model = json.loads(clone("holdfast", "registry", "show", "--json"))["models"][0]
+    assert f"{model['current']}.yaml" in new
+    assert clone("dvc", "status").strip() == "Data and pipelines are up to date."
+    # experiments keep their objects, though no branch knows them; the plan names what it would remove
+    objects = json.loads(clone("holdfast", "gc", "plan", "--json"))["objects"]
+    removed = {entry["oid"] for entry in objects if not entry["kept"]}
+    for revision in clone("dvc", "exp", "list", "--sha-only").split():
+        lock = yaml.safe_load(clone("git", "show", f"{revision}:dvc.lock"))
+        assert not removed & {out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+
+
+def test_training_killed_in_an_epoch_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    clone = Clone(tmp_path)  # without a cache, from which DVC would take the outs instead of training
+    params = clone.root / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 40", "epochs: 15"))
+    epochs = clone.root / "outputs/train/epoch_statistics.csv"
+
+    child = subprocess.Popen(
+        [str(TOOLS / "dvc"), "repro", "evaluate"],
+        cwd=clone.root,
+        env=environment(clone.home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (epochs.exists() and len(epochs.read_text().splitlines()) > 5):
+        assert child.poll() is None, "training ended before it was killed"
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)  # dvc, the shell it starts, and the training
+    child.wait()
+    assert 5 < len(epochs.read_text().splitlines()) < 16
+    assert (clone.root / "outputs/.resume/train.pt").exists()
+
+    shown = clone("dvc", "repro", "evaluate")
+    resumed = re.search(r"going on after epoch (\d+) of an interrupted run", shown)
+    assert resumed is not None, shown
+    assert int(resumed[1]) >= 4
+    assert not (clone.root / "outputs/.resume/train.pt").exists()
+    assert clone.json("outputs/train/metadata.json")["resumed"]
+    assert "is a valid run" in clone("holdfast", "runs", "validate", "outputs/train")
+    outs = clone.outs()
+
+    assert "going on after" not in clone("dvc", "repro", "-f", "evaluate")
+    assert reproducible(clone.outs()) == reproducible(outs)
