@@ -31,7 +31,7 @@ def show(model: str | None, form: Form) -> None:
     """
     registry = Registry(find_project(Path.cwd()).root)
     models = [registry.model(model)] if model else registry.models()
-    payload = {"schema": 1, "models": [_payload(item) for item in models]}
+    payload = {"format": "holdfast registry show 1", "models": [_payload(item) for item in models]}
     blocks: list[Table | str] = [_table(item) for item in models]
     blocks = blocks or ["Nothing is registered yet: `dvc repro` registers the first version."]
     emit(form, payload, blocks)

@@ -28,7 +28,7 @@ def list_runs(path: Path, form: Form) -> None:
     """
     runs = list(find_runs(path))
     payload = {
-        "schema": 1,
+        "format": "holdfast runs list 1",
         "runs": [
             {
                 "path": run.path.as_posix(),
@@ -60,7 +60,7 @@ def validate(path: Path, form: Form) -> None:
     """
     result = validate_run(path)
     payload = {
-        "schema": 1,
+        "format": "holdfast runs validate 1",
         "path": path.as_posix(),
         "valid": not result.faults,
         "faults": [{"file": fault.file, "message": fault.message} for fault in result.faults],

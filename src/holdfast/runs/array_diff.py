@@ -77,8 +77,8 @@ def diff_stores(a: ArrayStore | str | os.PathLike[str], b: ArrayStore | str | os
     """Compare two stores sample by sample: those of ``a`` in its order, then those of ``b`` alone in its order.
 
     Lazy: a pair of arrays is read when its diff is asked for. The stores may have different formats, dtypes and
-    contracts. Equality is exact; differences are taken in float64 (complex: complex128), where integers beyond 2^53 lose
-    their last digits.
+    contracts. Equality is exact; differences are taken in float64 (complex: complex128), where integers beyond 2^53
+    lose their last digits.
 
     Args:
         a: an open store, or the folder of one.
@@ -204,6 +204,8 @@ class _Sums:
         # a constant side is told by its values: rounding of its mean may leave a variance that is not zero
         if smallest[0] == largest[0] or smallest[1] == largest[1]:
             return None
+        if square_a == square_b == both:
+            return 1.0  # equal sides, which rounding of the roots would put a little below
         scale = math.sqrt(square_a) * math.sqrt(square_b)
         if scale == 0 or not math.isfinite(scale):
             return None

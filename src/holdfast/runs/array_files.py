@@ -200,9 +200,9 @@ class NpzReader:
             _check_keys(self._file, expected, [name.removesuffix(".npy") for name in archive.namelist()])
             array = self._member(archive, contract.key)
             side = {key: self._member(archive, key) for key in expected[1:]}
-            file_id = _npy_scalar(side.pop("file_id"))
+            file_id = _npy_text(side.pop("file_id"))
             shape = side.pop("shape")
-            scalars = {key: _npy_scalar(value) for key, value in side.items()}
+            scalars = {key: _plain(value) for key, value in side.items()}
             return _checked_sample(contract, self._file, file_id, array, shape, scalars)
 
     def close(self) -> None:
@@ -226,7 +226,6 @@ class NpzReader:
                 raise ArrayDamageError(f"{self._file}: {problem}")
             stream.seek(0)
             array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-            stream.read(1)  # the archive's checksum is compared at the end of the stream alone
         return array
 
 
@@ -331,7 +330,7 @@ class Hdf5Reader:
             if isinstance(file_id, np.void):
                 file_id = file_id.tobytes().decode()
             shape = values.pop("shape")
-            scalars = {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}
+            scalars = {key: _plain(value) for key, value in values.items()}
             return _checked_sample(contract, self._file, file_id, np.array(dataset[()]), shape, scalars)
 
     def close(self) -> None:
@@ -380,11 +379,14 @@ def _damage_named(file: str) -> Iterator[None]:
         raise ArrayDamageError(f"{file}: it cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _npy_scalar(array: Array) -> object:
-    if array.ndim == 0 and array.dtype.kind == "U":
-        # not item(): numpy drops NUL characters at the end of a string
-        return array.astype(array.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
-    return array.item() if array.ndim == 0 else array
+def _plain(value: Any) -> Any:
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _npy_text(array: Array) -> str | None:
+    # not item(): numpy drops NUL characters at the end of a string, and an id may end in one
+    is_text = array.ndim == 0 and array.dtype.kind == "U"
+    return array.astype(array.dtype.newbyteorder("<")).tobytes().decode("utf-32-le") if is_text else None
 
 
 def _is_chunked(shape: tuple[int, ...]) -> bool:

@@ -90,7 +90,7 @@ class Metadata:
 
 
 class Catalogue:
-    """The files and samples of a store in the order of their first save; about half a kilobyte a sample."""
+    """The files and samples of a store in the order of their first save; about 0.8 kB a sample."""
 
     def __init__(self) -> None:
         self.files: dict[str, StoredFile] = {}
@@ -213,7 +213,7 @@ def read_state(folder: Path) -> StoreState:
     # the journal first: a writer that closes in between has put into the manifest what the journal said
     lines, torn = _journal_lines(folder / JOURNAL)
     catalogue = Catalogue()
-    _read_manifest(folder, catalogue, may_be_missing=lines is not None)
+    _read_manifest(folder, catalogue)
     unfinished = None if lines is None else ""
     for number, line in enumerate(lines or [], 1):
         try:
@@ -325,13 +325,11 @@ class Journal:
         return os.path.samestat(there, os.fstat(descriptor))
 
 
-def _read_manifest(folder: Path, catalogue: Catalogue, *, may_be_missing: bool) -> None:
+def _read_manifest(folder: Path, catalogue: Catalogue) -> None:
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        if may_be_missing:  # a first writer was stopped before its first fold
-            return
         raise ArrayDamageError(
             f"{path} is missing", hint="Restore it, or save the samples into a new folder."
         ) from None

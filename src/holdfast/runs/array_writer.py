@@ -11,6 +11,7 @@ from holdfast.runs.array_contract import ArrayContract, ArrayStoreError
 from holdfast.runs.array_files import ArrayFormat, EncodedSample
 from holdfast.runs.array_manifest import (
     JOURNAL,
+    MANIFEST,
     METADATA,
     Catalogue,
     FormatSettings,
@@ -59,9 +60,10 @@ class ArrayWriter:
         try:
             for path in leftovers(folder):
                 path.unlink()
-            self.catalogue: Catalogue = read_state(folder).catalogue
             if not (folder / METADATA).exists():
-                write_metadata(folder, self._metadata)
+                write_manifest(folder, Catalogue())
+                write_metadata(folder, self._metadata)  # last: a store that has it has a manifest, or lost it
+            self.catalogue: Catalogue = read_state(folder).catalogue
             write_manifest(folder, self.catalogue)
             self._journal.clear()
         except BaseException:
@@ -215,7 +217,8 @@ class ArrayWriter:
 
 def _refuse_another_store(folder: Path, contract: ArrayContract, settings: FormatSettings) -> None:
     if not (folder / METADATA).exists():
-        begun = {JOURNAL, *(path.name for path in leftovers(folder))}  # what a kill before the metadata leaves
+        # what a kill before the metadata leaves
+        begun = {JOURNAL, MANIFEST, *(path.name for path in leftovers(folder))}
         if others := sorted(path.name for path in folder.iterdir() if path.name not in begun):
             raise ArrayStoreError(
                 f"{folder} is no array store and not empty: it holds {others[0]}", hint="Write to a folder of its own."

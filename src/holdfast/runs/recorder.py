@@ -37,12 +37,13 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def new_run_folder(base: Path, clock: Clock = utc_now) -> Path:
+def new_run_folder(base: Path | str, clock: Clock = utc_now) -> Path:
     """Make ``base/run_YYYYMMDD_HHMMSS`` (UTC), with ``_2``, ``_3``, … behind it where the second is taken.
 
     Raises:
         OSError: the folder cannot be made.
     """
+    base = Path(base)
     base.mkdir(parents=True, exist_ok=True)
     stem, attempt = clock().strftime("run_%Y%m%d_%H%M%S"), 1
     while True:
