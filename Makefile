@@ -38,7 +38,8 @@ check: $(INSTALLED_DEV)  ## lint, types, layers
 	lint-imports
 
 bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
-	python benchmarks/run.py
+	python benchmarks/startup.py
+	python benchmarks/array_store_memory.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

@@ -9,8 +9,6 @@ there at a time. Results: benchmarks/results/array_store_memory.json.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from harness import machine, versions, write_results
 from holdfast.runs.arrays import DEFAULT_COMPRESSION_LEVEL, ArrayContract, ArrayStore
 
 SHAPE = (22, 15000)
@@ -32,7 +30,6 @@ LEVELS = (1, 3, 6)
 LEVEL_MAPS = 64
 KINDS = ("smooth", "sparse")  # sparse: attention below the uniform 1/15000 is set to zero
 GOAL_BYTES = 100e6
-RESULTS = Path(__file__).parent / "results" / "array_store_memory.json"
 CONTRACT = ArrayContract(
     "attention", SHAPE, "float32", minimum=0, maximum=1, scalars=("sampling_rate",), key="attention_map"
 )
@@ -110,14 +107,8 @@ def main() -> None:
         print(json.dumps(save(Path(folder), what, int(count), int(level), kind)))
         return
     results: dict[str, Any] = {
-        "machine": {
-            "processor": _processor(),
-            "processors": os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "h5py": h5py.__version__,
-        },
+        "machine": machine(),
+        "versions": versions("numpy", "h5py"),
         "shape": list(SHAPE),
         "dtype": "float32",
     }
@@ -128,8 +119,7 @@ def main() -> None:
         what: [in_child(what, LEVEL_MAPS, level, kind) for kind in KINDS for level in LEVELS]
         for what in ("npz", "hdf5")
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    write_results("array_store_memory", results)
     for what in ("npz", "hdf5", "list"):
         few, many, growth = (results[what][key] for key in ("few", "many", "growth_bytes"))
         size = f", {many['stored_bytes'] / 1e9:.2f} GB stored" if what != "list" else " (nothing stored)"
@@ -150,14 +140,6 @@ def main() -> None:
 def _peak_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.runs import RunRecorder, new_run_folder
+from holdfast.runs import ArrayContract, ArrayStore, RunRecorder, new_run_folder
 from holdfast.runs.artifacts import RunDataError, class_scores, confusion_matrix
 from holdfast.runs.checkpoint import load_checkpoint, save_checkpoint
 from holdfast.runs.recorder import RunExistsError
@@ -187,7 +187,7 @@ def test_a_killed_run_leaves_its_epochs(tmp_path: Path) -> None:
         child.wait()
 
     assert [row["epoch"] for row in read_csv(tmp_path / "run" / "epoch_statistics.csv")] == ["1", "2", "3"]
-    messages = [fault.message for fault in validate_run(tmp_path / "run").faults]
+    messages = [fault.problem for fault in validate_run(tmp_path / "run").faults]
     assert "the run is 'running', not 'finished'" in messages
 
 
@@ -297,8 +297,20 @@ def test_each_fault_is_found_and_named(tmp_path: Path, monkeypatch, damage, file
 
     damage(folder)
     faults = validate_run(folder).faults
-    assert [fault for fault in faults if fault.file == file and message in fault.message], faults
+    assert [fault for fault in faults if fault.file == file and message in fault.problem], faults
     assert not (tmp_path / "executed").exists()
+
+
+def test_array_stores_are_checked_in_a_run_and_alone(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    contract = ArrayContract("attention", (2, 2), "float32", minimum=0, maximum=1)
+    with ArrayStore(folder / "attention_maps", contract) as store:
+        store.save_batch(["a", "b"], np.zeros((2, 2, 2), np.float32))
+    assert validate_run(folder).faults == validate_run(folder / "attention_maps").faults == ()
+
+    (folder / "attention_maps" / "b_attention.npz").unlink()
+    assert [fault.file for fault in validate_run(folder).faults] == ["attention_maps/b_attention.npz"]
+    assert [fault.file for fault in validate_run(folder / "attention_maps").faults] == ["b_attention.npz"]
 
 
 def test_a_folder_without_a_run_is_none(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def show(model: str | None, form: Form) -> None:
 def _table(model: Model) -> Table:
     metrics = list(dict.fromkeys(name for version in model.versions for name in version.metrics))
     labels = {version.name: _labels(model, version) for version in model.versions}
-    columns = ["version", "labels", *metrics, "size", "date", "run", "commit"]
+    columns = ["version", "labels", *metrics, "size", "date", "commit"]
     rows = [
         [
             version.name,
@@ -48,7 +48,6 @@ def _table(model: Model) -> Table:
             *(_number(version.metrics.get(name)) for name in metrics),
             human_bytes(version.size),
             version.date,
-            version.source.get("run", ""),
             version.source.get("rev", "")[:REVISION_DIGITS],
         ]
         for version in reversed(model.versions)

@@ -52,7 +52,7 @@ def list_runs(path: Path, form: Form) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @form_options
 def validate(path: Path, form: Form) -> None:
-    """Check the run folder PATH against its formats and against itself.
+    """Check the run folder or array store PATH against its formats and against itself.
 
     \b
     Example:
@@ -63,12 +63,11 @@ def validate(path: Path, form: Form) -> None:
         "format": "holdfast runs validate 1",
         "path": path.as_posix(),
         "valid": not result.faults,
-        "faults": [{"file": fault.file, "message": fault.message} for fault in result.faults],
-        "notes": [{"file": note.file, "message": note.message} for note in result.notes],
+        "faults": [{"file": fault.file, "problem": fault.problem} for fault in result.faults],
+        "notes": [{"file": note.file, "problem": note.problem} for note in result.notes],
     }
-    lines = [f"{path / fault.file}: {fault.message}" for fault in (*result.faults, *result.notes)]
-    verdict = f"{path} is a valid run." if not result.faults else ""
-    emit(form, payload, [*lines, verdict] if verdict else list(lines))
+    lines = [f"{path / fault.file}: {fault.problem}" for fault in (*result.faults, *result.notes)]
+    emit(form, payload, [*lines, *([] if result.faults else [f"{path} is valid."])])
     if result.faults:
         raise IntegrityError(f"{path} has {plural(len(result.faults), 'fault')}")
 

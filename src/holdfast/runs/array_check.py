@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +21,9 @@ from holdfast.runs.array_manifest import (
     read_metadata,
     read_state,
 )
+from holdfast.runs.fault import Fault
 
 MAX_DEFAULT_JOBS = 8
-
-
-@dataclass(frozen=True)
-class ArrayFault:
-    """One thing that is wrong with a store: the file's name in the folder, and what is wrong with it."""
-
-    file: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.problem}"
 
 
 def default_jobs() -> int:
@@ -42,7 +31,7 @@ def default_jobs() -> int:
     return min(MAX_DEFAULT_JOBS, os.cpu_count() or 1)
 
 
-def verify_store(folder: str | os.PathLike[str], *, jobs: int | None = None) -> list[ArrayFault]:
+def verify_store(folder: str | os.PathLike[str], *, jobs: int | None = None) -> list[Fault]:
     """All that is wrong with the array store in ``folder``; an empty list means that every sample is as it was saved.
 
     Looks for missing and extra files, checksums and counts that differ, a damaged manifest or journal, an unfinished
@@ -63,16 +52,16 @@ def verify_store(folder: str | os.PathLike[str], *, jobs: int | None = None) -> 
     try:
         metadata = read_metadata(path)
     except ArrayDamageError as error:
-        return [ArrayFault(METADATA, error.message)]
+        return [Fault(METADATA, error.message)]
     fmt = open_format(metadata.contract, metadata.settings)
     try:
         state = read_state(path)
     except ArrayDamageError as error:
-        return [ArrayFault(JOURNAL if JOURNAL in error.message else MANIFEST, error.message)]
+        return [Fault(JOURNAL if JOURNAL in error.message else MANIFEST, error.message)]
     faults = list(_folder_faults(path, state))
     count = len(state.catalogue)
     if state.unfinished is None and metadata.count != count:
-        faults.append(ArrayFault(METADATA, f"its count is {metadata.count}, the manifest names {count} samples"))
+        faults.append(Fault(METADATA, f"its count is {metadata.count}, the manifest names {count} samples"))
     with ThreadPoolExecutor(jobs or default_jobs()) as pool:
         for found in pool.map(partial(_file_faults, path, fmt), state.catalogue.files.values()):
             faults += found
@@ -135,29 +124,29 @@ def read_sample(reader: SampleReader, file: StoredFile, position: int) -> Sample
 _WAY_OUT = "Open the store for writing, call discard_damaged() and save again the ids that it returns."
 
 
-def _folder_faults(folder: Path, state: StoreState) -> Iterator[ArrayFault]:
+def _folder_faults(folder: Path, state: StoreState) -> Iterator[Fault]:
     begun = [path.name for path in leftovers(folder)]
     if state.unfinished is not None:
         at = state.unfinished or next((_final_name(name) for name in begun), JOURNAL)
         begun = [name for name in begun if _final_name(name) != at]
         torn = ", and the last line of its journal is torn" if state.torn else ""
         problem = f"unfinished: a writer is at work or was stopped{torn}"
-        yield ArrayFault(at, f"{problem}; open the store for writing and save what is missing")
+        yield Fault(at, f"{problem}; open the store for writing and save what is missing")
     for name in begun:
-        yield ArrayFault(name, "left by a stopped writer; opening the store for writing removes it")
+        yield Fault(name, "left by a stopped writer; opening the store for writing removes it")
     known = {METADATA, MANIFEST, JOURNAL, *begun, *state.catalogue.files}
     for path in sorted(folder.iterdir()):
         if path.name not in known and not TEMPORARY.fullmatch(path.name):
             what = "a folder" if path.is_dir() else "an extra file"
-            yield ArrayFault(path.name, f"{what} that the manifest does not name")
+            yield Fault(path.name, f"{what} that the manifest does not name")
 
 
-def _file_faults(folder: Path, fmt: ArrayFormat, file: StoredFile) -> list[ArrayFault]:
+def _file_faults(folder: Path, fmt: ArrayFormat, file: StoredFile) -> list[Fault]:
     try:
         data = _read(folder / file.name)
         changed = _checksum(data) != file.checksum
         if changed and not fmt.parses_anything:
-            return [ArrayFault(file.name, "its checksum is not the manifest's")]
+            return [Fault(file.name, "its checksum is not the manifest's")]
         reader = fmt.read(file.name, data)
     except (HoldfastError, OSError) as error:
         return [_fault(file, error)]
@@ -171,13 +160,13 @@ def _file_faults(folder: Path, fmt: ArrayFormat, file: StoredFile) -> list[Array
     finally:
         reader.close()
     if changed:
-        return [ArrayFault(file.name, "; ".join(["its checksum is not the manifest's", *problems[:1]]))]
-    return [ArrayFault(file.name, problem) for problem in problems]
+        return [Fault(file.name, "; ".join(["its checksum is not the manifest's", *problems[:1]]))]
+    return [Fault(file.name, problem) for problem in problems]
 
 
-def _fault(file: StoredFile, error: HoldfastError | OSError) -> ArrayFault:
+def _fault(file: StoredFile, error: HoldfastError | OSError) -> Fault:
     problem = error.message if isinstance(error, HoldfastError) else f"cannot be read: {error.strerror}"
-    return ArrayFault(file.name, problem.removeprefix(f"{file.name}: "))
+    return Fault(file.name, problem.removeprefix(f"{file.name}: "))
 
 
 def _read(path: Path) -> bytes:

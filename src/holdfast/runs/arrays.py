@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import UsageError
-from holdfast.runs.array_check import ArrayFault, VerifiedFiles, default_jobs, verify_store
+from holdfast.runs.array_check import VerifiedFiles, default_jobs, verify_store
 from holdfast.runs.array_contract import (
     ArrayContract,
     ArrayContractError,
@@ -37,12 +37,12 @@ from holdfast.runs.array_contract import (
 from holdfast.runs.array_files import EncodedSample, MissingLibraryError, open_format
 from holdfast.runs.array_manifest import FormatSettings, read_metadata, read_state
 from holdfast.runs.array_writer import ArrayWriter
+from holdfast.runs.fault import Fault
 
 __all__ = [
     "ArrayContract",
     "ArrayContractError",
     "ArrayDamageError",
-    "ArrayFault",
     "ArrayStore",
     "ArrayStoreError",
     "MissingLibraryError",
@@ -244,7 +244,7 @@ class ArrayStore:
         with self._lock:
             return self._writing().discard_damaged()
 
-    def verify(self) -> list[ArrayFault]:
+    def verify(self) -> list[Fault]:
         """All that is wrong with the folder; see `verify_store`. Of a store open for writing: what is on disk now."""
         return verify_store(self.folder)
 

@@ -15,7 +15,10 @@ from typing import Any
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.runs import artifacts
+from holdfast.runs.array_check import verify_store
+from holdfast.runs.array_manifest import JOURNAL, MANIFEST
 from holdfast.runs.checkpoint import NoWeightsError, TorchMissingError, load_checkpoint, weights_of
+from holdfast.runs.fault import Fault
 
 REQUIRED = (
     artifacts.EPOCHS,
@@ -35,14 +38,6 @@ PROBABILITY_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: the file, relative to the run folder, and what is the matter with it."""
-
-    file: str
-    message: str
-
-
-@dataclass(frozen=True)
 class Validation:
     """What was found: faults, and notes on what could not be checked here."""
 
@@ -59,14 +54,32 @@ class _BrokenError(Exception):
 
 
 def validate_run(folder: Path) -> Validation:
-    """Check a run folder against the forms of `holdfast.runs.artifacts` and against itself.
+    """Check a run folder, with the array stores in it, against the forms of `holdfast.runs` and against itself.
+
+    Args:
+        folder: a run folder, or an array store.
 
     Raises:
-        NotARunError: the folder does not exist, or holds none of a run's files.
+        NotARunError: the folder does not exist, or is neither.
     """
-    if not folder.is_dir() or not any((folder / name).exists() for name in REQUIRED):
-        raise NotARunError(f"{folder} is no run folder", hint="`holdfast runs list` shows the runs below a folder")
+    if _is_store(folder):
+        return Validation(tuple(_store_faults(folder, folder)), ())
+    if not any((folder / name).exists() for name in REQUIRED):
+        hint = "`holdfast runs list` shows the runs below a folder"
+        raise NotARunError(f"{folder} is no run folder and no array store", hint=hint)
     return _Checker(folder).run()
+
+
+def _is_store(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() or (folder / JOURNAL).exists()
+
+
+def _store_faults(store: Path, top: Path) -> list[Fault]:
+    place = store.relative_to(top)
+    try:
+        return [Fault(str(place / fault.file), fault.problem) for fault in verify_store(store)]
+    except (HoldfastError, OSError) as error:
+        return [Fault(str(place), str(error))]
 
 
 class _Checker:
@@ -92,6 +105,8 @@ class _Checker:
         self._check(artifacts.CURVES, self._picture)
         self._check(artifacts.MATRIX_PICTURE, self._picture)
         self._checkpoint()
+        for store in sorted(path for path in self.folder.rglob("*") if path.is_dir() and _is_store(path)):
+            self.faults += _store_faults(store, self.folder)
         self._strangers()
         return Validation(tuple(self.faults), tuple(self.notes))
 
@@ -105,8 +120,8 @@ class _Checker:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             self._fault(name, f"cannot be read: {error}")
 
-    def _fault(self, name: str, message: str) -> None:
-        self.faults.append(Fault(name, message))
+    def _fault(self, name: str, problem: str) -> None:
+        self.faults.append(Fault(name, problem))
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
