@@ -11,7 +11,7 @@ import pytest
 
 from holdfast import errors
 from holdfast.cli.main import COMMANDS, root
-from holdfast.cli.output import human_age, human_bytes, plural
+from holdfast.cli.output import Table, human_age, human_bytes, plural
 
 ROOT = Path(__file__).parent.parent
 HOLDFAST = Path(sys.executable).parent / "holdfast"
@@ -197,6 +197,17 @@ def test_runs_validate_says_each_fault_and_ends_with_13(tmp_path: Path) -> None:
 )
 def test_sizes(count: int, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_a_table_gives_up_spare_columns_until_it_fits() -> None:
+    table = Table(("name", "note", "date"), [("a" * 10, "b" * 10, "c" * 10)], spare=("date", "note"))
+
+    assert [tuple(table.fitted(width).columns) for width in (39, 38, 25)] == [
+        ("name", "note", "date"),
+        ("name", "note"),
+        ("name",),
+    ]
+    assert table.fitted(5).rows == [["a" * 10]]  # what is left is folded
 
 
 def test_ages_and_plurals() -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -15,17 +15,40 @@ if TYPE_CHECKING:
 Form = Literal["text", "md", "json"]
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
+COLUMN_GAP = 3  # characters that a table has between two columns
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of strings under a title. ``right`` names the columns that hold numbers."""
+    """Rows of strings under a title.
+
+    Attributes:
+        columns: the header.
+        rows: as many cells each.
+        title: above the table.
+        right: the columns that hold numbers.
+        spare: the columns that a narrow terminal can do without, the first to go first.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     right: frozenset[str] = field(default_factory=frozenset)
+    spare: Sequence[str] = ()
+
+    @property
+    def width(self) -> int:
+        """Characters of a line that nothing is folded in."""
+        return sum(max(map(len, cells)) + COLUMN_GAP for cells in zip(self.columns, *self.rows, strict=True))
+
+    def fitted(self, width: int) -> "Table":
+        """The table without as many of its spare columns as it takes to fit into ``width`` characters."""
+        if self.width <= width or not self.spare:
+            return self
+        place = list(self.columns).index(self.spare[0])
+        columns, *rows = [[*row[:place], *row[place + 1 :]] for row in (self.columns, *self.rows)]
+        return replace(self, columns=columns, rows=rows, spare=self.spare[1:]).fitted(width)
 
 
 def form_options(function: Callback) -> Callback:
@@ -83,7 +106,11 @@ def _print_text(blocks: Sequence[str | Table]) -> None:
     if sys.stdout.isatty():
         console = Console(highlight=False)
         for block in blocks:
-            console.print(_rich(block))
+            fitted = block.fitted(console.width) if isinstance(block, Table) else block
+            console.print(_rich(fitted))
+            if isinstance(block, Table) and isinstance(fitted, Table) and block.columns != fitted.columns:
+                left_out = [column for column in block.columns if column not in fitted.columns]
+                console.print(f"Left out for want of width: {', '.join(left_out)}.\n", style="dim")
         return
     # what is piped is read by a program or kept in a file: no wrapping to the width of a terminal that is not there
     console = Console(width=10_000, highlight=False, color_system=None)
@@ -105,7 +132,9 @@ def _rich(block: str | Table) -> "Text | RichTable":
     )
     for column in block.columns:
         right = column in block.right
-        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        # a column that folds keeps room for its header, however wide the others are
+        least = None if right else len(column)
+        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold", min_width=least)
     for row in block.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

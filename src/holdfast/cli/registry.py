@@ -54,7 +54,7 @@ def _table(model: Model) -> Table:
     ]
     title = f"{model.id}, {plural(len(model.versions), 'version')}"
     title += f": {model.description}" if model.description else ""
-    return Table(columns, rows, title, right=frozenset({*metrics, "size"}))
+    return Table(columns, rows, title, frozenset({*metrics, "size"}), spare=["commit", "date", *reversed(metrics)])
 
 
 def _labels(model: Model, version: Version) -> str:

@@ -44,7 +44,8 @@ def list_runs(path: Path, form: Form) -> None:
         ],
     }
     columns = ["run", "status", "epochs", "best epoch", "best value", "size", "started"]
-    table = Table(columns, [_row(run) for run in runs], right=frozenset({"epochs", "best epoch", "size"}))
+    right = frozenset({"epochs", "best epoch", "size"})
+    table = Table(columns, [_row(run) for run in runs], right=right, spare=("started", "best epoch", "epochs"))
     emit(form, payload, [table] if runs else [f"There are no runs at or below {path}."])
 
 
@@ -75,4 +76,8 @@ def validate(path: Path, form: Form) -> None:
 def _row(run: RunSummary) -> list[str]:
     best = "" if run.best_value is None else f"{run.metric} {run.best_value:.4g}"
     epoch = "" if run.best_epoch is None else str(run.best_epoch)
-    return [run.path.as_posix(), run.status, str(run.epochs), epoch, best, human_bytes(run.size), run.started or ""]
+    return [run.path.as_posix(), run.status, str(run.epochs), epoch, best, human_bytes(run.size), _minute(run.started)]
+
+
+def _minute(time: str | None) -> str:
+    return (time or "").replace("T", " ")[:16]
