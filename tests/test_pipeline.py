@@ -99,6 +99,25 @@ def test_only_what_must_change_changes(clone: Clone) -> None:
     assert all(path in {"dvc.lock", *other_bits} or path.startswith("registry/digits/classifier/v") for path in changed)
 
 
+def masked(text: str) -> list[str]:
+    """The lines without what differs between machines and days: words with digits, and widths."""
+    without = re.sub(r"\b(?=\w*\d)[\w.]+\b", "", text)
+    lines = (re.sub("─+", "─", re.sub(" +", " ", line)).strip() for line in without.splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_readme_shows_what_its_commands_print(clone: Clone) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    shown = re.findall(r"^\$ holdfast (.*)\n((?:(?!```).*\n)*)", readme, re.MULTILINE)
+    assert len(shown) == 5
+    for command, output in shown:
+        real = masked(clone("holdfast", *command.split()))
+        if command.startswith("registry"):  # another processor has a version more
+            assert set(masked(output)) <= set(real)
+        else:
+            assert masked(output) == real, command
+
+
 def test_a_second_run_does_nothing(clone: Clone) -> None:
     before = clone.status()
 
