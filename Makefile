@@ -26,7 +26,7 @@ run: $(INSTALLED_RUN)  ## rebuild the model, store it, and show what there is
 	@holdfast gc plan
 
 test: $(INSTALLED_DEV)  ## the whole suite, with reduced counts
-	pytest -n 2 -m "not soak"
+	pytest -n 2 --dist loadfile -m "not soak"
 
 soak: $(INSTALLED_DEV)  ## the full counts; goes on where it was interrupted
 	sh tests/soak.sh

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import h5py
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -360,7 +361,6 @@ def test_a_batch_deals_out_scalars_and_refuses_unequal_lengths(new):
 
 
 def test_torch_tensors_are_arrays(new):
-    torch = pytest.importorskip("torch")
     batch = torch.rand(3, 4, 50)
     with new() as store:
         store.save_batch(names(3), batch, sampling_rate=torch.tensor([1, 2, 3]))

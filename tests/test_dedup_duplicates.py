@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from holdfast.repo.workspace import find_project
 from worlds import World, make_home, make_repository
 
 BLOCK = 4096
+NOBODY = 65534  # the user whom every Unix knows and no file belongs to
 
 
 @pytest.fixture(autouse=True)
@@ -197,15 +200,26 @@ def test_what_changes_meanwhile_gets_a_note(tmp_path: Path, monkeypatch: pytest.
     assert report.notes == (f"b.bin: {expected.get(event, 'changed while it was read')}",)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_files_and_folders_get_a_note(tmp_path: Path) -> None:
-    write(tmp_path / "a.bin", "a")
-    write(tmp_path / "b.bin", "a").chmod(0)
-    write(tmp_path / "closed" / "c.bin", "a").parent.chmod(0)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may enter; pytest's own are private to the user who runs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_unreadable_files_and_folders_get_a_note(open_folder: Path) -> None:
+    write(open_folder / "a.bin", "a")
+    write(open_folder / "b.bin", "a").chmod(0)
+    write(open_folder / "closed" / "c.bin", "a").parent.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)  # root reads everything
     try:
-        notes = find_duplicates(tmp_path).notes
+        notes = find_duplicates(open_folder).notes
     finally:
-        (tmp_path / "closed").chmod(0o755)
+        os.seteuid(user)
+        (open_folder / "closed").chmod(0o755)
     assert notes == ("closed: Permission denied", "b.bin: Permission denied")
 
 
