@@ -100,8 +100,8 @@ def test_only_what_must_change_changes(clone: Clone) -> None:
 
 
 def masked(text: str) -> list[str]:
-    """The lines without what differs between machines and days: words with digits, and widths."""
-    without = re.sub(r"\b(?=\w*\d)[\w.]+\b", "", text)
+    """The lines without what differs between machines and days: words with digits, plurals and widths."""
+    without = re.sub(r"\b(?=\w*\d)[\w.]+\b", "", text).replace("versions", "version")
     lines = (re.sub("─+", "─", re.sub(" +", " ", line)).strip() for line in without.splitlines())
     return [line for line in lines if line]
 
@@ -112,7 +112,7 @@ def test_the_readme_shows_what_its_commands_print(clone: Clone) -> None:
     assert len(shown) == 5
     for command, output in shown:
         real = masked(clone("holdfast", *command.split()))
-        if command.startswith("registry"):  # another processor has a version more
+        if command.startswith(("registry", "gc")):  # another processor has a version more, and old listings to miss
             assert set(masked(output)) <= set(real)
         else:
             assert masked(output) == real, command
