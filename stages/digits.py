@@ -1,14 +1,17 @@
 """The digits model that the stages share: the data's splits, and a small vision transformer."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
 from torch import nn
+
+from holdfast.errors import HoldfastError
 
 DATA = Path("data/digits.npz")
 TRAIN = Path("outputs/train")
@@ -116,6 +119,16 @@ class DigitsTransformer(nn.Module):
 def build_model(params: Mapping[str, Any]) -> DigitsTransformer:
     """The model that the section ``model`` of the params describes, freshly initialised."""
     return DigitsTransformer(**params["model"])
+
+
+def run_stage(main: Callable[[], None]) -> NoReturn:
+    """Run a stage; an expected failure is one line and its exit code, as in the command line."""
+    try:
+        main()
+    except HoldfastError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,18 +1,17 @@
 """Evaluate the best checkpoint on the test split, and keep where the model looked."""
 
-import csv
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from digits import CLASSES, EVALUATE, SIDE, TRAIN, build_model, choose_device, read_params, read_split
+from digits import CLASSES, EVALUATE, SIDE, TRAIN, build_model, choose_device, read_params, read_split, run_stage
 from holdfast.runs import ArrayContract, ArrayStore
 from holdfast.runs.artifacts import (
     CHECKPOINT,
-    ClassScores,
     class_scores,
     confusion_matrix,
+    write_csv,
     write_json,
     write_predictions,
 )
@@ -63,7 +62,9 @@ def main() -> None:
     probabilities = logits.softmax(dim=1).numpy()
     write_predictions(EVALUATE / "predictions.csv", ids, labels, predictions, probabilities, CLASSES)
     draw_matrix(EVALUATE / "confusion_matrix.png", matrix, CLASSES, "Confusion matrix: test")
-    _write_scores(EVALUATE / "class_scores.csv", scores)
+    header = ("class", "precision", "recall", "f1", "samples")
+    rows = ((score.name, score.precision, score.recall, score.f1, score.support) for score in scores)
+    write_csv(EVALUATE / "class_scores.csv", header, rows)
     metrics = {
         "accuracy": float(matrix.trace() / matrix.sum()),
         "macro_f1": sum(score.f1 for score in scores) / len(scores),
@@ -74,12 +75,5 @@ def main() -> None:
     print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _write_scores(path: Path, scores: list[ClassScores]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["class", "precision", "recall", "f1", "samples"])
-        writer.writerows([s.name, s.precision, s.recall, s.f1, s.support] for s in scores)
-
-
 if __name__ == "__main__":
-    main()
+    run_stage(main)

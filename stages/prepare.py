@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from digits import DATA, read_params
+from digits import DATA, read_params, run_stage
+from holdfast.atomic import replacing
 
 MAXIMUM_PIXEL = 16  # the data's own scale
 
@@ -24,11 +25,12 @@ def main() -> None:
     train, val = train_test_split(
         rest, test_size=params["val_share"], stratify=labels[rest], random_state=params["seed"]
     )
-    DATA.parent.mkdir(exist_ok=True)
     images = (digits.images / MAXIMUM_PIXEL).astype(np.float32)
-    np.savez_compressed(DATA, images=images, labels=labels, train=np.sort(train), val=np.sort(val), test=np.sort(test))
+    splits = {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+    with replacing(DATA) as stream:
+        np.savez_compressed(stream, images=images, labels=labels, **splits)
     print(f"{train.size} images to train on, {val.size} to validate, {test.size} to test")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -4,7 +4,7 @@ import json
 from datetime import datetime, timezone
 from pathlib import Path
 
-from digits import CLASSES, SIDE, TRAIN, read_params
+from digits import CLASSES, SIDE, TRAIN, read_params, run_stage
 from holdfast.registry.promotion import promote_checkpoint, stable_path
 from holdfast.runs.artifacts import CHECKPOINT
 
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from digits import CLASSES, DATA, TRAIN, build_model, choose_device, read_params, read_split
+from digits import CLASSES, DATA, TRAIN, build_model, choose_device, read_params, read_split, run_stage
 from holdfast.formats.digest import file_digest
 from holdfast.runs import ResumeFile, RunRecorder, resume_key, seed_everything
 from holdfast.runs.artifacts import write_json
@@ -130,4 +130,4 @@ def _key(params: Mapping[str, Any], device: torch.device) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

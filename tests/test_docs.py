@@ -9,6 +9,7 @@ import click
 import pytest
 
 from holdfast.cli.main import root
+from holdfast.runs.validate import validate_run
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -44,6 +45,15 @@ def test_python_examples_run(tmp_path: Path, page: Path) -> None:
     code = "\n".join(code for other, code in blocks("python") if other == page)
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_run_of_the_how_to_is_valid(tmp_path: Path) -> None:
+    page = PROJECT / "docs" / "how-to" / "record-a-run.md"
+    code = next(code for other, code in blocks("python") if other == page)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert validate_run(folder).faults == ()
 
 
 def test_commands_in_the_docs_exist() -> None:

@@ -19,7 +19,7 @@ from holdfast.errors import UsageError
 from holdfast.formats.digest import file_md5
 from holdfast.formats.safetensors import file_weights_digest
 from holdfast.registry.entries import EntryError, Version, dump_version, parse_version
-from holdfast.registry.promotion import StableFileMissingError, promote_checkpoint
+from holdfast.registry.promotion import StableFileError, promote_checkpoint
 from holdfast.registry.store import Registry, UnknownModelError
 from holdfast.runs.checkpoint import NoWeightsError, save_checkpoint
 
@@ -124,7 +124,16 @@ def test_comments_and_order_of_model_yaml_survive(tmp_path: Path) -> None:
         ("v1.yaml", "path: ", "path: [", "no YAML"),
         ("model.yaml", "current: v1", "current: v7", "'current' names 'v7', of which there is no file"),
         ("model.yaml", "aliases: {}", "aliases: {staging: v9}", "'staging' names 'v9'"),
-        ("model.yaml", "schema: 1", "<<<<<<< HEAD", "line"),
+        ("model.yaml", "schema: 1", "<<<<<<< HEAD\nschema: 1", "line 1: a merge left its conflict"),
+        ("model.yaml", "current: v1", "current: [v1]", "'current' should be the name of a version"),
+        ("model.yaml", "aliases: {}", "aliases: {p: [v1]}", "'p' should name a version"),
+        ("v1.yaml", 'date: "2026-11-20"', "date: 2026-11-20", "'2026-11-20' is a timestamp: put quotes around it"),
+        ("v1.yaml", 'date: "2026-11-20"', "date: 2026-13-45", "line 6"),
+        ("v1.yaml", "size: 1234567", "size: " + "9" * 30, "larger than any count"),
+        ("v1.yaml", "accuracy: 0.981", "accuracy: 0.981\n  accuracy: 0.5", "'accuracy' comes twice"),
+        ("v1.yaml", "accuracy: 0.981", "a: &a [*a]", "line"),
+        ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 3000, "v1.yaml"),
+        ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 200 + "]" * 200, "nested too deeply"),
     ],
 )
 def test_broken_files_name_line_and_fault_and_stay(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
@@ -156,7 +165,7 @@ def test_an_experiment_without_the_untracked_version_registers_its_own(tmp_path:
     with pytest.raises(EntryError, match="names 'v2', of which there is no file"):
         registry.model(MODEL)
 
-    assert registry.find_weights(MODEL, draft(1).weights) is not None
+    assert [version.name for version in registry.model(MODEL, partial=True).versions] == ["v1"]
     assert registry.register(MODEL, draft(3)).name == "v2"
     assert registry.model(MODEL).current == "v2"
 
@@ -247,44 +256,148 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_promotion_is_idempotent_and_a_rollback_stands(tmp_path: Path) -> None:
+def world(tmp_path: Path) -> Path:
+    """A git repository with v1 promoted and committed."""
     git(tmp_path, "init", "-q")
-    one, two = (checkpoint(tmp_path / f"{value}/best_model.pt", value) for value in (1.0, 2.0))
-    promote(tmp_path, one)
-    stable = tmp_path / "models/digits/classifier.safetensors"
-    old = stable.read_bytes()
+    promote(tmp_path, checkpoint(tmp_path / "1/best_model.pt", 1.0))
+    commit(tmp_path)
+    return tmp_path / "models/digits/classifier.safetensors"
+
+
+def commit(root: Path) -> None:
+    git(root, "add", "registry")
+    git(root, "commit", "-q", "-m", "promoted", "--", "registry")
+
+
+def version_names(root: Path) -> list[str]:
+    return [version.name for version in Registry(root).model(MODEL).versions]
+
+
+def test_promotion_is_idempotent_and_a_rollback_stands(tmp_path: Path) -> None:
+    stable = world(tmp_path)
+    old, two = stable.read_bytes(), checkpoint(tmp_path / "2/best_model.pt", 2.0)
     assert promote(tmp_path, two).version.name == "v2"
+    commit(tmp_path)
     again = promote(tmp_path, two)
     assert (again.registered, again.version.name, again.current) == (False, "v2", "v2")
 
     file = tmp_path / "registry/digits/classifier/model.yaml"
     file.write_text(file.read_text().replace("current: v2", "current: v1"))
+    with pytest.raises(StableFileError, match=r"v1 is current, and .* is not its file"):
+        promote(tmp_path, two)  # rolled back in the registry, but not at the stable path
     stable.write_bytes(old)
     kept = promote(tmp_path, two)
     assert (kept.registered, kept.version.name, kept.current) == (False, "v2", "v1")
     assert stable.read_bytes() == old
     stable.unlink()
-    with pytest.raises(StableFileMissingError, match="dvc pull"):
+    with pytest.raises(StableFileError, match="dvc pull"):
         promote(tmp_path, two)
 
 
-def test_what_a_discarded_experiment_left_behind_is_no_rollback(tmp_path: Path) -> None:
-    git(tmp_path, "init", "-q")
-    one, two = (checkpoint(tmp_path / f"{value}/best_model.pt", value) for value in (1.0, 2.0))
-    promote(tmp_path, one)
-    git(tmp_path, "commit", "-q", "-m", "v1", "--", "registry")
-    promote(tmp_path, two)
+def test_what_was_not_committed_gives_way_to_the_next_promotion(tmp_path: Path) -> None:
+    stable = world(tmp_path)
+    for value in (2.0, 3.0, 4.0):
+        result = promote(tmp_path, checkpoint(tmp_path / f"{value}/best_model.pt", value))
+        assert (result.registered, result.version.name) == (True, "v2")
+        assert file_md5(stable) == result.version.oid
+    assert version_names(tmp_path) == ["v1", "v2"]
     assert git(tmp_path, "status", "--short", "registry").split() == [
         *("M", "registry/digits/classifier/model.yaml"),
         *("A", "registry/digits/classifier/v2.yaml"),
     ]
+
+    back = promote(tmp_path, tmp_path / "1/best_model.pt")
+    assert (back.registered, back.version.name, back.current) == (False, "v1", "v1")
+    assert version_names(tmp_path) == ["v1"]
+
+
+def test_what_a_discarded_experiment_left_behind_is_no_rollback(tmp_path: Path) -> None:
+    stable = world(tmp_path)
+    two = checkpoint(tmp_path / "2/best_model.pt", 2.0)
+    promote(tmp_path, two)
+    for undo in (["restore", "registry"], ["restore", "--staged", "--worktree", "registry"], ["reset", "-q", "--hard"]):
+        git(tmp_path, *undo)
+        again = promote(tmp_path, two)
+        assert (again.version.name, again.current) == ("v2", "v2"), undo
+        assert file_md5(stable) == again.version.oid
     git(tmp_path, "reset", "-q")
-    git(tmp_path, "checkout", "-q", "--", "registry")  # discards what moved `current`; the new file stays, untracked
+    git(tmp_path, "checkout", "-q", "--", "registry")  # the new file stays, untracked
+    promote(tmp_path, checkpoint(tmp_path / "3/best_model.pt", 3.0))
+    assert version_names(tmp_path) == ["v1", "v2"]
+
+
+def test_a_draft_that_an_alias_names_stays(tmp_path: Path) -> None:
+    world(tmp_path)
+    promote(tmp_path, checkpoint(tmp_path / "2/best_model.pt", 2.0))
+    file = tmp_path / "registry/digits/classifier/model.yaml"
+    file.write_text(file.read_text().replace("aliases: {}", "aliases: {staging: v2}"))
+
+    assert promote(tmp_path, checkpoint(tmp_path / "3/best_model.pt", 3.0)).version.name == "v3"
+    assert version_names(tmp_path) == ["v1", "v2", "v3"]
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"accuracy": object()}, {"when": DAY}, {"accuracy": 2**70}], ids=["object", "date", "huge"]
+)
+def test_nothing_is_written_when_the_version_cannot_be(tmp_path: Path, metrics: dict[str, object]) -> None:
+    stable = world(tmp_path)
+    before = stable.read_bytes()
+
+    two = checkpoint(tmp_path / "2/best_model.pt", 2.0)
+    with pytest.raises(EntryError):
+        promote_checkpoint(tmp_path, MODEL, two, today=DAY, config={}, params={}, metrics=metrics)
+    assert stable.read_bytes() == before
+    assert version_names(tmp_path) == ["v1"]
     assert Registry(tmp_path).model(MODEL).current == "v1"
 
-    again = promote(tmp_path, two)
-    assert (again.registered, again.version.name, again.current) == (False, "v2", "v2")
-    assert Registry(tmp_path).model(MODEL).current == "v2"
+
+def test_nothing_is_written_when_the_model_cannot_be_edited(tmp_path: Path) -> None:
+    stable = world(tmp_path)
+    before = stable.read_bytes()
+    file = tmp_path / "registry/digits/classifier/model.yaml"
+    file.write_text(file.read_text().replace("aliases: {}", "aliases: {p: v1, p: v1}"))
+
+    with pytest.raises(EntryError, match="'p' comes twice"):
+        promote(tmp_path, checkpoint(tmp_path / "2/best_model.pt", 2.0))
+    assert stable.read_bytes() == before
+
+
+def _promote(root: str, value: float) -> str:
+    result = promote(Path(root), Path(root) / f"{value}/best_model.pt")
+    return result.version.oid
+
+
+def test_of_promotions_at_once_the_last_one_stands(tmp_path: Path) -> None:
+    stable = world(tmp_path)
+    values = [2.0, 3.0, 4.0, 5.0]
+    for value in values:
+        checkpoint(tmp_path / f"{value}/best_model.pt", value)
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(_promote, [(str(tmp_path), value) for value in values])
+
+    model = Registry(tmp_path).model(MODEL)
+    current = model.version(model.current or "")
+    assert current is not None
+    assert file_md5(stable) == current.oid
+
+
+def test_line_ends_and_marks_of_model_yaml_survive(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.register(MODEL, draft(1))
+    file = tmp_path / "registry/digits/classifier/model.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+
+    before = file.read_bytes()
+    registry.register(MODEL, draft(2))
+    assert file.read_bytes() == before.replace(b"current: v1", b"current: v2")
+
+
+def test_outside_of_dvc_the_lock_hides_from_git(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    Registry(tmp_path).register(MODEL, draft(1))
+
+    assert not (tmp_path / ".dvc").exists()
+    assert ".locks" not in git(tmp_path, "status", "--short", "--untracked-files=all")
 
 
 def test_a_link_into_dvcs_cache_is_replaced_not_written_through(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_registry_version() -> None:
     assert version_name(path) == "digits/classifier@v12"
     assert version_name("registry/classifier/v1.yaml") is None
     assert version_name("registry/digits/classifier/model.yaml") is None
-    text = f"oid: '{OID}'\npath: models/m.safetensors\nsize: 7\n"
+    text = f"schema: 1\noid: '{OID}'\npath: models/m.safetensors\nsize: 7\n"
     assert read_version(text.encode(), path) == Out("sub/models/m.safetensors", "md5", OID, 7)
     assert read_version(b"kind: Service\n", path) is None
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.errors import IntegrityError, LockedError
 from holdfast.runs import ArrayContract, ArrayStore, RunRecorder, new_run_folder
 from holdfast.runs.artifacts import RunDataError, class_scores, confusion_matrix
-from holdfast.runs.checkpoint import load_checkpoint, save_checkpoint
+from holdfast.runs.checkpoint import UnloadableValueError, load_checkpoint, save_checkpoint
 from holdfast.runs.recorder import RunExistsError
 from holdfast.runs.validate import NotARunError, validate_run
 
@@ -232,6 +233,170 @@ def test_scores_of_a_class_that_is_never_predicted_are_zero() -> None:
     assert [(s.precision, s.recall, s.support) for s in scores] == [(2 / 3, 1.0, 2), (0.0, 0.0, 1), (0.0, 0.0, 0)]
 
 
+def test_metrics_may_come_in_any_order(tmp_path: Path) -> None:
+    with RunRecorder(tmp_path / "run") as run:
+        run.log_epoch(1, {"a": 1, "val_loss": 2})
+        run.log_epoch(2, {"val_loss": 3, "a": 4})
+
+    assert read_csv(tmp_path / "run" / "epoch_statistics.csv") == [
+        {"epoch": "1", "a": "1.0", "val_loss": "2.0"},
+        {"epoch": "2", "a": "4.0", "val_loss": "3.0"},
+    ]
+
+
+def test_numpys_numbers_are_numbers(tmp_path: Path) -> None:
+    with RunRecorder(tmp_path / "run", seed=np.int64(3), params={"lr": np.float32(0.5)}) as run:
+        for epoch in np.arange(1, 3):
+            extra = {"scale": np.float64(2), "mean": np.ones(2), "nested": [np.int8(1), {"k": (np.bool_(True),)}]}
+            run.log_epoch(epoch, {"val_loss": np.float32(1) / epoch}, model={"w": torch.ones(1)}, extra=extra)
+
+    checkpoint = load_checkpoint(tmp_path / "run" / "best_model.pt")
+    assert (checkpoint["epoch"], checkpoint["scale"], checkpoint["nested"]) == (2, 2.0, [1, {"k": (True,)}])
+    assert checkpoint["mean"].tolist() == [1, 1]
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert (metadata["seed"], metadata["params"], metadata["monitor"]["best_epoch"]) == (3, {"lr": 0.5}, 2)
+
+
+def test_what_would_not_load_again_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with RunRecorder(tmp_path / "run") as run:
+        run.log_epoch(1, {"val_loss": 1.0}, model={"w": torch.ones(1)})
+        with pytest.raises(UnloadableValueError, match=r"cannot hold a pathlib\.PosixPath"):
+            run.log_epoch(2, {"val_loss": 0.5}, model={"w": torch.zeros(1)}, extra={"data": tmp_path})
+
+    assert len(read_csv(tmp_path / "run" / "epoch_statistics.csv")) == 1
+    assert load_checkpoint(tmp_path / "run" / "best_model.pt")["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"params": {"path": Path("x")}},
+        {"params": {"lr": NAN}},
+        {"checkpoint": "metadata.json"},
+        {"checkpoint": ".."},
+        {"checkpoint": ""},
+        {"checkpoint": "a/b.pt"},
+        {"checkpoint": "best"},
+        {"classes": ["a", "a"]},
+        {"classes": ["a\nb"]},
+        {"mode": "best"},
+    ],
+)
+def test_arguments_that_do_not_fit_leave_the_old_run(tmp_path: Path, arguments: dict) -> None:
+    folder = record(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    with pytest.raises(RunDataError):
+        RunRecorder(folder, overwrite=True, **arguments)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("metrics", [{"val_loss": "low"}, {"val_loss": 1, "epoch": 7}, {"val_loss": torch.ones(2)}])
+def test_metrics_that_are_none_are_refused(tmp_path: Path, metrics: dict) -> None:
+    with RunRecorder(tmp_path / "run") as run:
+        with pytest.raises(RunDataError):
+            run.log_epoch(1, metrics)
+        with pytest.raises(RunDataError, match="a whole number"):
+            run.log_epoch(0.5, {"val_loss": 1})  # type: ignore[arg-type]
+
+
+def test_one_recorder_at_a_time_and_one_run_a_recorder(tmp_path: Path) -> None:
+    run = RunRecorder(tmp_path / "run")
+    with pytest.raises(RunDataError, match="is not open"):
+        run.log_epoch(1, {"val_loss": 1})
+    with run, pytest.raises(LockedError, match="another recorder is at work"), RunRecorder(tmp_path / "run"):
+        pass
+    with pytest.raises(RunDataError, match="records one run"):
+        run.__enter__()
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (SystemExit(0), "interrupted")])
+def test_a_stopped_run_is_interrupted(tmp_path: Path, error: BaseException, status: str) -> None:
+    def train() -> None:
+        with RunRecorder(tmp_path / "run"):
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    assert json.loads((tmp_path / "run" / "metadata.json").read_text())["status"] == status
+
+
+def test_overwriting_removes_the_old_checkpoint_and_what_was_left_half_written(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run", checkpoint="champion.pt")
+    (folder / ".best_model.pt.0123456789abcdef.tmp").touch()
+
+    record(folder, overwrite=True)
+    assert not (folder / "champion.pt").exists()
+    assert validate_run(folder).faults == ()
+
+
+def test_a_run_that_cannot_be_drawn_is_finished(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import sys, warnings
+        sys.modules["matplotlib"] = None
+        from holdfast.runs import RunRecorder
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with RunRecorder(sys.argv[1]) as run:
+                run.log_epoch(1, {"val_loss": 1})
+        assert "matplotlib is not installed" in str(caught[0].message), caught
+    """)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], check=True)
+
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert metadata["status"] == "finished"
+    assert "matplotlib is not installed" in metadata["warnings"][0]
+    assert (tmp_path / "run" / "training_summary.txt").exists()
+
+
+def test_names_are_text_in_pictures(tmp_path: Path) -> None:
+    classes = [r"$\foo$", "猫", "🐶"]
+    with RunRecorder(tmp_path / "run", classes=classes) as run:
+        run.log_epoch(1, {r"$\frac{": 1, "val_loss": 1})
+        run.log_predictions(["a"], [0], [[1.0, 0.0, 0.0]])
+
+    assert (tmp_path / "run" / "confusion_matrix.png").exists()
+    assert (tmp_path / "run" / "training_curves.png").exists()
+
+
+def test_many_metrics_are_drawn_in_part(tmp_path: Path) -> None:
+    with RunRecorder(tmp_path / "run") as run:
+        run.log_epoch(1, {**{f"recall_{number}": 0.5 for number in range(300)}, "val_loss": 1})
+
+    assert (tmp_path / "run" / "training_curves.png").stat().st_size < 1_000_000
+
+
+def test_a_full_disk_is_told_and_recorded(tmp_path: Path) -> None:
+    """Every file the recorder writes is limited to 3,000 bytes, as a disk does that fills up."""
+    program = textwrap.dedent("""
+        import resource, signal, sys
+        from holdfast.runs import RunRecorder
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        try:
+            with RunRecorder(sys.argv[1]) as run:
+                for epoch in range(1, 1000):
+                    run.log_epoch(epoch, {"val_loss": 1 / epoch})
+        except OSError as error:
+            print(error.strerror)
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "File too large\n"
+
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert (metadata["status"], metadata["error"].split(":")[0]) == ("failed", "OSError")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.pt", {"w": torch.arange(1000.0)})
+    data = bytearray((tmp_path / "model.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "model.pt").write_bytes(data)
+
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
 def damage_json(name: str, **changes):
     def apply(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -287,6 +452,49 @@ class Evil:
         (lambda f: (f / "last.pth").write_bytes(b""), "last.pth", "second checkpoint"),
         (lambda f: (f / "maps.pkl").write_bytes(b""), "maps.pkl", "is a pickle"),
         (lambda f: (f / "best_model.pt").write_bytes(b"PK\x03\x04"), "best_model.pt", "does not load"),
+        (lambda f: (f / "training_summary.txt").write_text(" \n"), "training_summary.txt", "is empty"),
+        (lambda f: os.truncate(f / "confusion_matrix.png", 100), "confusion_matrix.png", "is torn"),
+        (lambda f: (f / "A.PKL").write_bytes(b""), "A.PKL", "is a pickle"),
+        (lambda f: np.save(f / "x.npy", np.array([{}], object)), "x.npy", "holds pickled objects"),
+        (lambda f: (f / ".x.bin.0123456789abcdef.tmp").touch(), ".x.bin.0123456789abcdef.tmp", "was killed"),
+        (damage_json("metadata.json", schema=99), "metadata.json", "'schema' is 99"),
+        (damage_json("metadata.json", classes=None), "metadata.json", "'classes' is missing"),
+        (damage_json("metadata.json", artifacts=5), "metadata.json", "'artifacts' is missing, or is no list"),
+        (damage_json("metadata.json", artifacts=["maps.h5"]), "maps.h5", "is listed in metadata.json and missing"),
+        (damage_json("metadata.json", monitor={"metric": ["a"]}), "epoch_statistics.csv", "has no column"),
+        (damage_json("metadata.json", resumed=["soon"]), "metadata.json", "is not in the form"),
+        (
+            damage_json(
+                "metadata.json", monitor={"metric": "val_loss", "mode": "min", "best_epoch": 2, "best_value": 1}
+            ),
+            "epoch_statistics.csv",
+            "the best val_loss is 0.4; metadata.json says 1",
+        ),
+        (
+            damage_json("metadata.json", monitor={"metric": "val_loss", "mode": "max", "best_epoch": 2}),
+            "epoch_statistics.csv",
+            "epoch 1 has the best val_loss",
+        ),
+        (damage_text("epoch_statistics.csv", "\n2,", "\n1.5,"), "epoch_statistics.csv", "is no whole number"),
+        (damage_text("epoch_statistics.csv", "0.2,0.4", "0.3,0.4"), "best_model.pt", "are not those of its epoch"),
+        (damage_json("confusion_matrices.json", classes=["owl", "dog", "cat"]), "confusion_matrices.json", "classes"),
+        (damage_json("confusion_matrices.json", classes=5), "confusion_matrices.json", "is not in the form"),
+        (
+            damage_json("confusion_matrices.json", matrices={"eval": [[2, 0, 0], [0, 1, 1], [0, 0, 2]]}),
+            "confusion_matrices.json",
+            "no matrix counts the samples",
+        ),
+        (
+            damage_json("class_distributions.json", distributions={"a": {"cat": 1}}),
+            "class_distributions.json",
+            "classes",
+        ),
+        (
+            lambda f: save_checkpoint(f / "best_model.pt", {"epoch": 2, "model": {"w": torch.tensor([NAN])}}),
+            "best_model.pt",
+            "not finite: w",
+        ),
+        (damage_text("predictions_eval.csv", "cat,cat,0.8", "cat,cat,0.9"), "predictions_eval.csv", "add up to 1"),
         (lambda f: torch.save({"model": Evil()}, f / "best_model.pt"), "best_model.pt", "without running code"),
         (lambda f: save_checkpoint(f / "best_model.pt", {"epoch": 2}), "best_model.pt", "holds no weights"),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from holdfast.runs import ResumeFile, RunRecorder, resume_key, seed_everything
+from holdfast.runs.artifacts import RunDataError
 
 EPOCHS = 6
 
@@ -55,6 +56,32 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, stop_after: int)
             assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
     assert '"resumed"' in (resumed / "metadata.json").read_text()
     assert not (tmp_path / "broken" / "resume.pt").exists()
+
+
+def test_what_was_logged_before_the_interruption_is_kept(tmp_path: Path) -> None:
+    with RunRecorder(tmp_path / "a", classes=["x", "y"]) as run:
+        run.log_epoch(1, {"val_loss": 1.0})
+        run.log_confusion_matrix("validation", [0, 1], [0, 0])
+        run.log_class_distribution("train", [0, 0, 1])
+        run.log_class_distribution("train", [1])
+        state = run.state()
+        run.log_epoch(2, {"val_loss": 0.5})
+    with RunRecorder(tmp_path / "b", classes=["x", "y"], resume=state) as run:
+        assert [row["epoch"] for row in run.epochs] == [1]  # the state is of its moment
+    for name, word in (("confusion_matrices.json", "validation"), ("class_distributions.json", "train")):
+        assert word in (tmp_path / "b" / name).read_text()
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with (
+        pytest.raises(RunDataError, match="has no metric 'f1'"),
+        RunRecorder(tmp_path / "c", monitor="f1", resume=state),
+    ):
+        pass
+
+
+def test_deterministic_algorithms_are_asked_for() -> None:
+    torch.use_deterministic_algorithms(False)
+    seed_everything(3)
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 def test_another_run_never_takes_up_the_state(tmp_path: Path) -> None:

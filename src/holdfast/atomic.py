@@ -1,6 +1,7 @@
 """Files that are either the old bytes or the new ones, whatever is killed when."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,14 @@ def create_exclusively(path: Path, data: bytes | str) -> None:
         _sync(stream)
         os.link(temporary, path)  # unlike a rename, a link fails where the name is taken
     sync_folder(path.parent)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files that writers of ``path`` left behind when they were killed."""
+    if not path.parent.is_dir():
+        return []
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(TEMPORARY_SUFFIX)}")
+    return [entry for entry in path.parent.iterdir() if form.fullmatch(entry.name)]
 
 
 def sync_folder(folder: Path) -> None:

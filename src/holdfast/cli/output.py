@@ -1,6 +1,7 @@
 """One result, three forms: a table for the terminal, Markdown for a pull request, JSON for a program."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ def form_options(function: Callback) -> Callback:
 def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> None:
     """Print ``payload`` as JSON, or ``blocks`` (lines and tables, top to bottom) as text or Markdown."""
     if form == "json":
-        click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_finite(payload), indent=2, ensure_ascii=False, allow_nan=False))
     elif form == "md":
         click.echo("\n\n".join(_markdown(block) if isinstance(block, Table) else block for block in blocks))
     else:
@@ -71,7 +72,7 @@ def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> 
 
 
 def human_bytes(count: int) -> str:
-    """``count`` bytes in decimal units with three significant digits: ``351.5 MB``, ``20.1 kB``, ``17 B``."""
+    """``count`` bytes in decimal units with one decimal: ``351.5 MB``, ``20.1 kB``, ``17 B``."""
     size, unit = float(count), 0
     while abs(size) >= 999.95 and unit < len(SIZE_UNITS) - 1:
         size, unit = size / 1000, unit + 1
@@ -91,6 +92,15 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
@@ -103,7 +113,7 @@ def _markdown(table: Table) -> str:
 def _print_text(blocks: Sequence[str | Table]) -> None:
     from rich.console import Console  # rich takes 40 ms to import, which --help and --json need not pay
 
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         console = Console(highlight=False)
         for block in blocks:
             fitted = block.fitted(console.width) if isinstance(block, Table) else block

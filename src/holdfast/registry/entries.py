@@ -25,6 +25,20 @@ OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 
+MENDING = "Mend it by hand, or take the last good one: `git checkout HEAD -- FILE`"
+MAX_DEPTH = 50
+MAX_NODES = 100_000
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # with libyaml ten times faster
+_SCALARS = yaml.SafeLoader("")
+PLAIN_TAGS = {
+    "tag:yaml.org,2002:str": yaml.SafeLoader.construct_yaml_str,
+    "tag:yaml.org,2002:int": yaml.SafeLoader.construct_yaml_int,
+    "tag:yaml.org,2002:float": yaml.SafeLoader.construct_yaml_float,
+    "tag:yaml.org,2002:bool": yaml.SafeLoader.construct_yaml_bool,
+    "tag:yaml.org,2002:null": yaml.SafeLoader.construct_yaml_null,
+}
+
+
 class EntryError(IntegrityError):
     """A registry file is broken; the message names the file, the line and the fault."""
 
@@ -89,7 +103,11 @@ class _Quoted(str):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Keeps the order of keys, and quotes digests, oids, revisions and dates."""
+    """Keeps the order of keys, quotes digests, oids, revisions and dates, and writes no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+        """A value that stands in two places is written twice: people edit these files."""
+        return True
 
 
 _Dumper.add_representer(
@@ -172,7 +190,12 @@ def parse_model(text: str, model_id: str, versions: tuple[Version, ...], file: s
     fields = _Fields(text, file)
     names = {version.name for version in versions}
     current = fields.values.get("current")
+    if current is not None and not isinstance(current, str):
+        raise fields.error("current", f"should be the name of a version, not {current!r}")
     aliases = fields.mapping("aliases")
+    for alias, target in aliases.items():
+        if not isinstance(target, str):
+            raise fields.error("aliases", f"{alias!r} should name a version, not {target!r}")
     if partial:
         current = current if current in names else None
         aliases = {alias: target for alias, target in aliases.items() if target in names}
@@ -191,27 +214,43 @@ class _Fields:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            values = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=_Loader)
+            self.values, self.lines = self._mapping(node)
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "cannot be read"
-            raise EntryError(f"{file}{line}: no YAML: {problem}") from error
-        if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-            raise EntryError(f"{file}: holds no mapping")
-        self.values: dict[str, Any] = values
-        self.lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            if key.value in self.lines:
-                raise EntryError(f"{file}, line {key.start_mark.line + 1}: {key.value!r} comes twice")
-            self.lines[key.value] = key.start_mark.line + 1
-        if values.get("schema") != SCHEMA:
-            raise self.error("schema", f"is {values.get('schema')!r}; this version of Holdfast reads schema {SCHEMA}")
+            raise self._no_yaml(error, text) from error
+        except (ValueError, TypeError, RecursionError, AttributeError) as error:
+            raise EntryError(f"{file}: cannot be read: {error}", hint=MENDING) from error
+        if self.values.get("schema") != SCHEMA:
+            told = self.values.get("schema")
+            raise self.error("schema", f"is {told!r}; this version of Holdfast reads schema {SCHEMA}")
+
+    def _mapping(self, node: Any) -> tuple[dict[str, Any], dict[str, int]]:
+        if not isinstance(node, yaml.MappingNode):
+            raise EntryError(f"{self.file}: holds no mapping", hint=MENDING)
+        values, lines, budget = {}, {}, [MAX_NODES]
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if str(key.value) in lines:
+                raise EntryError(f"{self.file}, line {line}: {key.value!r} comes twice", hint=MENDING)
+            values[str(key.value)] = _plain(value, self.file, budget)
+            lines[str(key.value)] = line
+        return values, lines
+
+    def _no_yaml(self, error: yaml.YAMLError, text: str) -> EntryError:
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.startswith(("<<<<<<< ", ">>>>>>> ")):
+                return EntryError(
+                    f"{self.file}, line {number}: a merge left its conflict in the file",
+                    hint="Choose a side, `git add` the file and commit",
+                )
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        return EntryError(f"{self.file}{where}: no YAML: {problem}", hint=MENDING)
 
     def error(self, key: str, fault: str) -> EntryError:
         line = f", line {self.lines[key]}" if key in self.lines else ""
-        return EntryError(f"{self.file}{line}: {key!r} {fault}")
+        return EntryError(f"{self.file}{line}: {key!r} {fault}", hint=MENDING)
 
     def text(self, key: str, form: re.Pattern[str] | None = None, what: str = "text") -> str:
         value = self.values.get(key)
@@ -228,7 +267,7 @@ class _Fields:
     def day(self, key: str) -> str:
         value = self.values.get(key)
         try:
-            return dt.date.fromisoformat(str(value)).isoformat()
+            return dt.date.fromisoformat(self.text(key)).isoformat()
         except ValueError as error:
             raise self.error(key, f"should be a day such as 2026-11-20, not {value!r}") from error
 
@@ -241,5 +280,31 @@ class _Fields:
         return {str(name): item for name, item in value.items()}
 
 
+def _plain(node: Any, file: str, budget: list[int], depth: int = 0) -> Any:
+    """The value of a YAML node, of what JSON knows alone: no dates, no anchors, no key twice at any depth."""
+    where = f"{file}, line {node.start_mark.line + 1}"
+    budget[0] -= 1  # anchors can make a small file mean a large value
+    if depth > MAX_DEPTH or budget[0] < 0:
+        raise EntryError(f"{where}: nested too deeply, or too much", hint=MENDING)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, file, budget, depth + 1) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            if str(key.value) in result:
+                raise EntryError(f"{where}: {key.value!r} comes twice", hint=MENDING)
+            result[str(key.value)] = _plain(value, file, budget, depth + 1)
+        return result
+    if node.tag not in PLAIN_TAGS:
+        raise EntryError(f"{where}: {node.value!r} is a {node.tag.rsplit(':', 1)[-1]}: put quotes around it")
+    value = PLAIN_TAGS[node.tag](_SCALARS, node)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise EntryError(f"{where}: {str(node.value)[:20]}… is larger than any count")
+    return value
+
+
 def _dump(values: Mapping[str, Any]) -> str:
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    try:
+        return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    except yaml.YAMLError as error:
+        raise EntryError(f"the registry keeps numbers, text, lists and mappings: {error}") from error

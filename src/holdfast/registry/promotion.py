@@ -9,20 +9,20 @@ from typing import Any
 
 import yaml
 
-from holdfast.atomic import TEMPORARY_SUFFIX, write_atomically
+from holdfast.atomic import TEMPORARY_SUFFIX, leftovers, write_atomically
 from holdfast.errors import HoldfastError
 from holdfast.formats.digest import file_md5
 from holdfast.formats.safetensors import file_weights_digest
 from holdfast.registry.entries import Version, check_model_id
-from holdfast.registry.store import Registry
-from holdfast.repo.git import head_revision, is_tracked, stage_files
+from holdfast.registry.store import LockedModel, Registry
+from holdfast.repo.git import committed_files, head_revision, stage_files
 from holdfast.runs.checkpoint import export_safetensors, load_checkpoint, weights_of
 
 MODELS_FOLDER = "models"
 
 
-class StableFileMissingError(HoldfastError):
-    """The stable path should hold an older version, whose bytes are not in the workspace."""
+class StableFileError(HoldfastError):
+    """The stable path should hold the current version, and holds something else or nothing."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,11 @@ def promote_checkpoint(
     """Put a checkpoint's weights at the stable path as safetensors and register them.
 
     Weights that are registered already are not registered again. Where another version is current, someone has rolled
-    back, and that stands; unless git does not know the version, which is then what a discarded experiment left behind.
+    back, and that stands.
+
+    A version is for ever once it is committed. What was promoted since the last commit is a draft: the next promotion
+    takes its place and its number, so that a commit brings one version, whatever was tried before it. A draft that an
+    alias names stays.
     The checkpoint's folder is left untouched.
 
     Args:
@@ -79,10 +83,11 @@ def promote_checkpoint(
 
     Raises:
         UsageError: ``model_id`` is no ``app/name``.
-        EntryError: the registry is broken; nothing is written.
-        IntegrityError: the checkpoint is torn, or asks for code to be run.
-        NoWeightsError: it holds no weights.
-        StableFileMissingError: another version is current, and its bytes are not at the stable path.
+        EntryError: the registry is broken, or params or metrics hold what it cannot keep; nothing is written.
+        IntegrityError: the checkpoint is torn, damaged, or asks for code to be run.
+        NoWeightsError: it holds no weights, or such as safetensors does not take.
+        StableFileError: another version is current, and its bytes are not at the stable path.
+        TorchMissingError: torch or safetensors is not installed.
         GitStageError: git does not take the registry's files into its index.
         OSError: a file cannot be written.
     """
@@ -90,42 +95,65 @@ def promote_checkpoint(
     registry = Registry(root)
     stable = root / stable_path(model_id)
     candidate = stable.with_name(f".{stable.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-    try:
-        export_safetensors(weights_of(load_checkpoint(checkpoint), str(checkpoint)), candidate)
-        weights = file_weights_digest(candidate)
-        known = registry.find_weights(model_id, weights)
-        current = registry.model(model_id, partial=True).current if known else None
-        # a version that git has never seen was left behind by a discarded experiment: nobody has rolled back from it
-        committed = known is not None and is_tracked(root, registry.files(model_id, known)[1])
-        if known and current and known.name != current and committed:
-            if not stable.exists():
-                raise StableFileMissingError(
-                    f"{model_id}@{current} is current, and its file {stable_path(model_id)} is not here",
-                    hint=f"`dvc pull {stable_path(model_id)}` or `dvc checkout {stable_path(model_id)}` brings it",
-                )
-            return Promotion(known, registered=False, current=current)
-        draft = Version(
-            name="",
-            path=stable_path(model_id).as_posix(),
-            oid=file_md5(candidate),
-            size=candidate.stat().st_size,
-            weights=weights,
-            date=today.isoformat(),
-            source=_source(root, checkpoint),
-            params=params,
-            metrics=metrics,
-        )
-        candidate.replace(stable)
-    finally:
-        candidate.unlink(missing_ok=True)
     text = yaml.safe_dump({"model": model_id, **config}, sort_keys=False, allow_unicode=True)
-    write_atomically(root / config_path(model_id), text)
-    if known:
-        registry.make_current(model_id, known.name)
-    version = known or registry.register(model_id, draft, description)
-    # an experiment of DVC's carries what git tracks: a version's file is new, and would stay behind
-    stage_files(root, registry.files(model_id, version))
+    weights = weights_of(load_checkpoint(checkpoint), str(checkpoint))
+
+    def put_in_place() -> None:
+        candidate.replace(stable)
+        write_atomically(root / config_path(model_id), text)
+
+    with registry.lock(model_id) as held:
+        for path in leftovers(stable):
+            path.unlink()
+        try:
+            export_safetensors(weights, candidate)
+            draft = Version(
+                name="",
+                path=stable_path(model_id).as_posix(),
+                oid=file_md5(candidate),
+                size=candidate.stat().st_size,
+                weights=file_weights_digest(candidate),
+                date=today.isoformat(),
+                source=_source(root, checkpoint),
+                params=params,
+                metrics=metrics,
+            )
+            known = next((version for version in held.versions if version.weights == draft.weights), None)
+            drafts = _drafts(root, registry, model_id, held)
+            current = next((version for version in held.versions if version.name == held.current), None)
+            if known and current and current.name != known.name and not {known.name, current.name} & drafts:
+                _check_stable(root, model_id, current)
+                return Promotion(known, registered=False, current=current.name)
+            if known:
+                put_in_place()
+                held.make_current(known.name)
+                held.drop(sorted(drafts - {known.name}))
+                version = known
+            else:
+                version = held.add(draft, description, replaces=sorted(drafts), before=put_in_place)
+        finally:
+            candidate.unlink(missing_ok=True)
+        # an experiment of DVC's carries what git tracks: a version's file is new, and would stay behind
+        stage_files(root, registry.files(model_id, version.name))
     return Promotion(version, registered=known is None, current=version.name)
+
+
+def _drafts(root: Path, registry: Registry, model_id: str, held: LockedModel) -> set[str]:
+    """Versions that the checked-out commit does not have and no alias names."""
+    committed = committed_files(root, registry.folder / model_id)
+    if committed is None:
+        return set()
+    names = {version.name for version in held.versions} - set(held.aliases.values())
+    return {name for name in names if registry.files(model_id, name)[1].name not in committed}
+
+
+def _check_stable(root: Path, model_id: str, current: Version) -> None:
+    path = stable_path(model_id)
+    if not (root / path).exists() or file_md5(root / path) != current.oid:
+        raise StableFileError(
+            f"{model_id}@{current.name} is current, and {path} is not its file (md5 {current.oid})",
+            hint=f"Bring it with `dvc checkout {path}` or `dvc pull {path}`, or let `current` name another version",
+        )
 
 
 def _source(root: Path, checkpoint: Path) -> dict[str, str]:

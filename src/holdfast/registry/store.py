@@ -1,21 +1,24 @@
 """The registry's folder: reading all of it, registering a version, moving ``current``."""
 
+import codecs
 import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from holdfast.atomic import create_exclusively, write_atomically
 from holdfast.errors import HoldfastError
 from holdfast.registry.entries import (
     MODEL_FILE,
+    MODEL_ID,
     VERSION_NAME,
     EntryError,
     Model,
@@ -92,123 +95,213 @@ class Registry:
 
         Raises:
             UsageError: ``model_id`` is no ``app/name``.
-            EntryError: a file of the model is broken; nothing is written.
+            EntryError: a file of the model is broken, or the draft holds what cannot be written; nothing is written.
             OSError: the registry cannot be written.
         """
-        check_model_id(model_id)
-        with self._locked(model_id) as journal:
-            known = self.model(model_id, partial=True).versions if self._model_file(model_id).exists() else ()
-            for version in known:
+        with self.lock(model_id) as held:
+            for version in held.versions:
                 if version.weights == draft.weights:
                     return version
-            version = replace(draft, name=f"v{max((v.number for v in known), default=0) + 1}")
-            journal.begin(version.name, description)
-            create_exclusively(self.files(model_id, version)[1], dump_version(version))
-            self._make_current(model_id, version.name, description)
-            journal.end()
-            return version
+            return held.add(draft, description)
 
-    def make_current(self, model_id: str, name: str) -> None:
-        """Let ``current`` name a version that is registered; ``model.yaml`` keeps its comments.
+    @contextmanager
+    def lock(self, model_id: str) -> Iterator["LockedModel"]:
+        """Hold the model's lock, so that what is read of it stays true until the block ends.
+
+        The kernel lets go of it when its holder dies; a registration that the holder had begun is completed here.
 
         Raises:
-            UnknownModelError: there is no such model, or it has no such version.
-            EntryError: a file of the model is broken; nothing is written.
-            OSError: the registry cannot be written.
-        """
-        with self._locked(model_id):
-            model = self.model(model_id, partial=True)
-            if model.version(name) is None:
-                raise UnknownModelError(
-                    f"{model_id} has no version {name}", hint=f"`holdfast registry show {model_id}`"
-                )
-            if model.current != name:
-                self._make_current(model_id, name, model.description)
-
-    def find_weights(self, model_id: str, weights: str) -> Version | None:
-        """The version with that weights digest, or None, also where the model is unknown.
-
-        Raises:
+            UsageError: ``model_id`` is no ``app/name``.
             EntryError: a file of the model is broken.
+            OSError: the lock's file cannot be written.
         """
-        if not self._model_file(model_id).exists():
-            return None
-        versions = self.model(model_id, partial=True).versions
-        return next((version for version in versions if version.weights == weights), None)
+        check_model_id(model_id)
+        with open(self._lock_file(model_id), "a+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            held = LockedModel(self, model_id, stream)
+            held.complete()
+            yield held
 
-    def files(self, model_id: str, version: Version) -> tuple[Path, Path]:
-        """The model's file and the version's."""
-        return self._model_file(model_id), self.folder / model_id / f"{version.name}.yaml"
+    def files(self, model_id: str, version: str) -> tuple[Path, Path]:
+        """The model's file and that of the version called so (``v3``)."""
+        return self._model_file(model_id), self.folder / model_id / f"{version}.yaml"
 
     def _model_file(self, model_id: str) -> Path:
         return self.folder / model_id / MODEL_FILE
 
     def _model_ids(self) -> list[str]:
-        return sorted(path.parent.relative_to(self.folder).as_posix() for path in self.folder.glob(f"*/*/{MODEL_FILE}"))
+        files = self.folder.glob(f"*/*/{MODEL_FILE}")
+        names = sorted(path.parent.relative_to(self.folder).as_posix() for path in files)
+        for name in names:
+            if not MODEL_ID.fullmatch(name):
+                hint = "Rename its folders: lower-case letters, digits, - and _"
+                raise EntryError(f"{FOLDER}/{name} is no name of a model", hint=hint)
+        return names
 
     def _version(self, path: Path) -> Version:
         return parse_version(self._read(path), path.stem, self._name(path))
 
     def _read(self, path: Path) -> str:
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise EntryError(f"{self._name(path)}: no UTF-8: {error.reason}") from error
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder.parent).as_posix()
 
-    def _make_current(self, model_id: str, version: str, description: str) -> None:
-        file = self._model_file(model_id)
-        text = _with_current(self._read(file), version) if file.exists() else dump_model(description, version)
-        write_atomically(file, text)
-
-    @contextmanager
-    def _locked(self, model_id: str) -> Iterator["_Journal"]:
-        # DVC's folder for temporary files: ignored by git wherever there is a DVC repository
-        place = self.folder.parent / ".dvc" / "tmp" / "holdfast" / f"{model_id.replace('/', '.')}.registering"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "a+", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when its holder dies
-            journal = _Journal(stream)
-            if pending := journal.pending():
-                version, description = pending
-                if (self.folder / model_id / f"{version}.yaml").exists():
-                    self._make_current(model_id, version, description)
-                journal.end()
-            yield journal
+    def _lock_file(self, model_id: str) -> Path:
+        # where git does not look: DVC's folder for temporary files, or outside of DVC a folder that ignores itself
+        dvc = self.folder.parent / ".dvc"
+        folder = dvc / "tmp" / "holdfast" if dvc.is_dir() else self.folder / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not dvc.is_dir():
+            (folder / ".gitignore").write_text("*\n")
+        return folder / f"{model_id.replace('/', '.')}.registering"
 
 
-class _Journal:
-    """What the holder of a model's lock is about to do; whoever finds it filled in has the lock of one who died."""
+class LockedModel:
+    """A model whose lock this process holds; its file doubles as the journal of a registration.
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    Args:
+        registry: the registry.
+        model_id: ``app/name``.
+        stream: the lock's file.
+    """
 
-    def pending(self) -> tuple[str, str] | None:
-        self.stream.seek(0)
+    def __init__(self, registry: Registry, model_id: str, stream: TextIO) -> None:
+        self.registry = registry
+        self.model_id = model_id
+        self._stream = stream
+
+    @property
+    def file(self) -> Path:
+        """``model.yaml``."""
+        return self.registry.files(self.model_id, "")[0]
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """The model's versions; none where it is new.
+
+        Raises:
+            EntryError: a file of the model is broken.
+        """
+        return self.registry.model(self.model_id, partial=True).versions if self.file.exists() else ()
+
+    @property
+    def current(self) -> str | None:
+        """The version that ``current`` names and that is here.
+
+        Raises:
+            EntryError: a file of the model is broken.
+        """
+        return self.registry.model(self.model_id, partial=True).current if self.file.exists() else None
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The aliases of versions that are here.
+
+        Raises:
+            EntryError: a file of the model is broken.
+        """
+        return self.registry.model(self.model_id, partial=True).aliases if self.file.exists() else {}
+
+    def add(
+        self,
+        draft: Version,
+        description: str = "",
+        *,
+        replaces: Sequence[str] = (),
+        before: Callable[[], None] = lambda: None,
+    ) -> Version:
+        """Add a version under the next free number and make it current.
+
+        Everything that can be refused is refused before the first write. Order of writes: what ``before`` does, the
+        version's file, ``model.yaml``.
+
+        Args:
+            draft: the version; its name is replaced.
+            description: one line for people, for a new model.
+            replaces: versions whose files go first, and whose numbers are free again.
+            before: what must be in place before the version is.
+
+        Raises:
+            EntryError: a file of the model is broken, or the draft holds what cannot be written; nothing is written.
+            OSError: a file cannot be written.
+        """
+        numbers = [version.number for version in self.versions if version.name not in replaces]
+        version = replace(draft, name=f"v{max(numbers, default=0) + 1}")
+        text, model = dump_version(version), self._model_text(version.name, description)
+        # read back before it is written: what cannot be read must not be registered
+        parse_version(text, version.name, f"the new version of {self.model_id}")
+        self._begin(version.name, description)
+        before()
+        self.drop(replaces)
+        create_exclusively(self.registry.files(self.model_id, version.name)[1], text)
+        write_atomically(self.file, model)
+        self._end()
+        return version
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Remove versions' files: drafts that no commit has.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        for name in names:
+            self.registry.files(self.model_id, name)[1].unlink(missing_ok=True)
+
+    def make_current(self, name: str) -> None:
+        """Let ``current`` name a version that is here; ``model.yaml`` keeps its comments.
+
+        Raises:
+            UnknownModelError: there is no such version.
+            EntryError: a file of the model is broken; nothing is written.
+            OSError: the registry cannot be written.
+        """
+        if name not in {version.name for version in self.versions}:
+            hint = f"`holdfast registry show {self.model_id}` lists them"
+            raise UnknownModelError(f"{self.model_id} has no version {name}", hint=hint)
+        if self.current != name:
+            write_atomically(self.file, self._model_text(name, ""))
+
+    def complete(self) -> None:
+        """Finish the registration that a holder of the lock began and did not live to end."""
+        self._stream.seek(0)
         try:
-            entry = json.loads(self.stream.read() or "null")
-        except ValueError:  # torn: its writer died before it created the version
-            return None
-        return (entry["version"], entry["description"]) if entry else None
+            entry = json.loads(self._stream.read() or "null")
+        except ValueError:  # torn: its writer died before it wrote anything else
+            entry = None
+        if entry and self.registry.files(self.model_id, entry["version"])[1].exists():
+            write_atomically(self.file, self._model_text(entry["version"], entry["description"]))
+        self._end()
 
-    def begin(self, version: str, description: str) -> None:
-        self.end()
-        self.stream.write(json.dumps({"version": version, "description": description}))
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
+    def _model_text(self, version: str, description: str) -> bytes:
+        if not self.file.exists():
+            return dump_model(description, version).encode()
+        return _with_current(self.file.read_bytes(), version, self.file.name)
 
-    def end(self) -> None:
-        self.stream.truncate(0)
+    def _begin(self, version: str, description: str) -> None:
+        self._end()
+        self._stream.write(json.dumps({"version": version, "description": description}))
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def _end(self) -> None:
+        self._stream.truncate(0)
 
 
-def _with_current(text: str, version: str) -> str:
+def _with_current(content: bytes, version: str, name: str) -> bytes:
+    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""
+    newline = b"\r\n" if b"\r\n" in content else b"\n"
     yaml = YAML()  # round trip: keeps comments, order and quotes
     yaml.preserve_quotes = True
     yaml.width = 1000
-    document = yaml.load(text)
-    document["current"] = version
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
+    stream = io.BytesIO()
+    try:
+        document = yaml.load(content[len(mark) :].replace(b"\r\n", b"\n"))
+        document["current"] = version
+        yaml.dump(document, stream)
+    except (YAMLError, TypeError) as error:
+        raise EntryError(f"{name} cannot be edited: {' '.join(str(error).split())}") from error
+    return mark + stream.getvalue().replace(b"\n", newline)

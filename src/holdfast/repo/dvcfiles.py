@@ -156,18 +156,18 @@ def version_name(path: str) -> str | None:
 
 
 def read_version(data: bytes, path: str) -> Out | None:
-    """The object that the registry version in ``path`` names; None for a file without ``oid``, which is none.
+    """The object that the registry version in ``path`` names; None for a file without ``schema``, which is none.
 
     Raises:
-        UnreadableFileError: it is no YAML mapping.
+        UnreadableFileError: it is no YAML mapping, or its ``oid`` is none.
     """
     document = _mapping(load_yaml(data))
-    oid = document.get("oid")
-    if not isinstance(oid, str):
-        return None
+    if "schema" not in document:
+        return None  # other programs have files of that name too
+    oid = _oid(document.get("oid"))
     base = path[: match.start()] if (match := _VERSION_PATH.search(path)) else ""
     where = posixpath.normpath(posixpath.join(base, str(document.get("path") or path)))
-    return Out(where, MD5, oid.lower(), _number(document.get("size")))
+    return Out(where, MD5, oid, _number(document.get("size")))
 
 
 def read_listing(data: bytes) -> list[tuple[str, str]]:
@@ -204,13 +204,20 @@ def _outs(entry: dict[str, Any], base: str, stage: str | None) -> Iterator[Out]:
     members = [member for member in entry.get("files") or [] if isinstance(member, dict) and member.get("relpath")]
     for name in names:
         if oid:
-            yield Out(where, name, str(oid).lower(), size, nfiles, stage, listed=bool(members))
+            yield Out(where, name, _oid(oid), size, nfiles, stage, listed=bool(members))
         if members:
             yield Out(where, name, _listing_oid(members), None, len(members), stage, listed=True)
         for member in members:
             if md5 := member.get("md5"):
                 joined = posixpath.join(where, member["relpath"])
-                yield Out(joined, name, str(md5).lower(), _number(member.get("size")), None, stage)
+                yield Out(joined, name, _oid(md5), _number(member.get("size")), None, stage)
+
+
+def _oid(value: Any) -> str:
+    oid = str(value).lower()
+    if not _OID.fullmatch(oid):
+        raise UnreadableFileError(f"{value!r} is no md5 of a file or folder")
+    return oid
 
 
 def _listing_oid(members: list[dict[str, Any]]) -> str:
@@ -241,6 +248,7 @@ def _definition(stage: dict[str, Any]) -> StageDefinition:
 
 
 _NO_DEFINITION = StageDefinition()
+_OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 What reads trees and commits in bulk is `holdfast.repo.history`.
 """
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
+
+INDEX_WAITS_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class GitStageError(HoldfastError):
@@ -60,15 +63,25 @@ def common_folder(git_folder: Path) -> Path:
     return (git_folder / pointer.read_text().strip()).resolve() if pointer.exists() else git_folder.resolve()
 
 
-def is_tracked(folder: Path, path: Path) -> bool:
-    """Whether git's index knows ``path``; False outside a git repository."""
-    # imported here: see is_dirty
-    import git
+def committed_files(folder: Path, below: Path) -> set[str] | None:
+    """Names of the files directly in ``below`` that the checked-out commit has; empty before the first commit.
 
+    None outside a git repository, where nothing is committed or uncommitted.
+    """
+    import pygit2  # imported here: see head_revision
+
+    found = pygit2.discover_repository(str(folder))
+    if found is None:
+        return None
+    repository = pygit2.Repository(found)
+    if repository.head_is_unborn or repository.workdir is None:
+        return set()
+    place = below.resolve().relative_to(Path(repository.workdir).resolve()).as_posix()
     try:
-        return bool(git.Git(folder).ls_files("--", str(path.resolve())))
-    except git.exc.GitCommandError:
-        return False
+        tree = repository.head.peel(pygit2.Tree) / place
+    except KeyError:
+        return set()
+    return {entry.name for entry in tree if entry.name} if isinstance(tree, pygit2.Tree) else set()
 
 
 def stage_files(folder: Path, paths: Iterable[Path]) -> None:
@@ -86,9 +99,16 @@ def stage_files(folder: Path, paths: Iterable[Path]) -> None:
     except git.exc.InvalidGitRepositoryError:
         return
     try:
-        repository.git.add("--", *names)
-    except git.exc.GitCommandError as error:
-        reason = " ".join(error.stderr.split()).removeprefix("stderr: ")
-        raise GitStageError(f"git does not add {', '.join(names)}: {reason}") from error
+        for wait in (*INDEX_WAITS_SECONDS, None):
+            try:
+                repository.git.add("--", *names)
+                return
+            except git.exc.GitCommandError as error:
+                reason = " ".join(error.stderr.split()).removeprefix("stderr: ")
+                if "index.lock" in reason and wait is not None:
+                    time.sleep(wait)  # another git process holds the index for a moment
+                    continue
+                hint = "Everything else is done: run `git add` on them when git is free"
+                raise GitStageError(f"git does not add {', '.join(names)}: {reason}", hint=hint) from error
     finally:
         repository.close()

@@ -5,11 +5,12 @@ alone carries wall-clock times; all others depend on the run's inputs only.
 """
 
 import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ MATRIX_PICTURE = "confusion_matrix.png"
 METADATA = "metadata.json"
 SUMMARY = "training_summary.txt"
 CHECKPOINT = "best_model.pt"
+FILES = (EPOCHS, PREDICTIONS, MATRICES, DISTRIBUTIONS, CURVES, MATRIX_PICTURE, METADATA, SUMMARY)
+CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".bin"})
 
 SCHEMA = 1
 PROBABILITY_PREFIX = "probability_"
@@ -126,6 +129,8 @@ def prediction_rows(
             f"{len(ids)} ids, {truth.size} labels, {guess.size} predictions and probabilities of shape {table.shape} "
             f"do not fit {len(names)} classes"
         )
+    if odd := next((name for name in map(str, ids) if not name.isprintable()), None):
+        raise RunDataError(f"an id is one line of printable text, not {odd!r}")
     texts = table.astype(str).tolist()  # numpy writes the shortest text for each float's own width
     return [
         [str(name), names[label], names[prediction], *row]
@@ -147,12 +152,30 @@ def write_predictions(
     names: Sequence[str],
 ) -> None:
     """Write one batch as a whole predictions file; arguments and errors as of `prediction_rows`."""
-    rows = prediction_rows(ids, labels, predictions, probabilities, names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(prediction_header(names))
-        writer.writerows(rows)
+    write_csv(path, prediction_header(names), prediction_rows(ids, labels, predictions, probabilities, names))
+
+
+def csv_writer(stream: TextIO) -> Any:
+    """A writer of the CSV that runs keep: commas, quotes where they are needed, a newline after each row."""
+    return csv.writer(stream, lineterminator="\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a whole CSV file in one step."""
+    text = io.StringIO(newline="")
+    writer = csv_writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata of a run folder; empty where there is none that can be read."""
+    try:
+        value = json.loads((folder / METADATA).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_matrices(path: Path, matrices: Mapping[str, IntArray], names: Sequence[str]) -> None:

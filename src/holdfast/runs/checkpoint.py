@@ -5,9 +5,13 @@ Torch is imported when a function is called: the rest of the room, and every com
 
 import json
 import struct
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
 
 from holdfast.atomic import replacing, write_atomically
 from holdfast.errors import HoldfastError, IntegrityError
@@ -23,6 +27,10 @@ HEADER_ALIGNMENT_BYTES = 8
 
 class TorchMissingError(HoldfastError):
     """The command needs torch, which the base install does not bring."""
+
+
+class UnloadableValueError(HoldfastError):
+    """A value cannot go into a checkpoint, because only unpickling could read it again."""
 
 
 class NoWeightsError(HoldfastError):
@@ -58,17 +66,45 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(dict(content), stream)
 
 
+def loadable(value: Any) -> Any:
+    """The value, with NumPy's scalars and arrays made numbers and tensors, so that it loads with ``weights_only``.
+
+    Raises:
+        UnloadableValueError: it holds something that only unpickling could bring back.
+        TorchMissingError: torch is not installed.
+    """
+    torch = import_torch()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Mapping):
+        items = {loadable(key): loadable(item) for key, item in value.items()}
+        unchanged = type(value) in (dict, OrderedDict) and all(items[key] is item for key, item in value.items())
+        return value if unchanged else items  # a state dict keeps the versions that torch hangs on to it
+    if type(value) in (list, tuple):
+        return type(value)(loadable(item) for item in value)
+    simple = (str, bytes, bool, int, float, complex, type(None))
+    if isinstance(value, (torch.Tensor, torch.Size, torch.dtype, torch.device, *simple)):
+        return value
+    raise UnloadableValueError(
+        f"a checkpoint cannot hold a {type(value).__module__}.{type(value).__qualname__}: loading it would run code",
+        hint="Use tensors, numbers, strings, and lists and dicts of them",
+    )
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU with ``weights_only=True``: nothing in it is executed.
 
     Raises:
         TorchMissingError: torch is not installed.
-        IntegrityError: the file is torn, is no checkpoint, or asks for code to be run.
+        IntegrityError: the file is torn or damaged, is no checkpoint, or asks for code to be run.
         OSError: the file cannot be opened.
     """
     torch = import_torch()
     with open(path, "rb") as stream:
         try:
+            _check_sums(stream)
             content = torch.load(stream, map_location="cpu", weights_only=True)
         except OSError:
             raise
@@ -78,6 +114,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise IntegrityError(f"{path} holds a {type(content).__name__}, not a mapping with weights")
     return content
+
+
+def _check_sums(stream: BinaryIO) -> None:
+    # torch writes a CRC for each record of its archive and reads past it: a flipped bit would load as a weight
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the record {damaged} is damaged")
+    stream.seek(0)
 
 
 def weights_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> dict[str, "torch.Tensor"]:
@@ -103,9 +149,10 @@ def export_safetensors(weights: Mapping[str, "torch.Tensor"], path: Path) -> Non
 
     Raises:
         TorchMissingError: torch or safetensors is not installed.
+        NoWeightsError: a tensor's type, layout or name is none that safetensors knows.
         OSError: it cannot be written; an older file is untouched.
     """
-    import_torch()
+    torch = import_torch()
     try:
         from safetensors.torch import save
     except ModuleNotFoundError as error:
@@ -113,10 +160,12 @@ def export_safetensors(weights: Mapping[str, "torch.Tensor"], path: Path) -> Non
             "safetensors is not installed", hint="`pip install 'holdfast[train]'` brings it"
         ) from error
     first_name: dict[tuple[Any, ...], str] = {}
-    kept: dict[str, torch.Tensor] = {}
+    kept: dict[str, Any] = {}
     aliases: dict[str, str] = {}
     for name in sorted(weights):
         tensor = weights[name].detach().cpu()
+        if tensor.layout is not torch.strided or not isinstance(name, str):
+            raise NoWeightsError(f"the tensor {name!r} is {tensor.layout}, which safetensors does not know")
         place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and place in first_name:
             aliases[name] = first_name[place]
@@ -124,7 +173,11 @@ def export_safetensors(weights: Mapping[str, "torch.Tensor"], path: Path) -> Non
         first_name[place] = name
         kept[name] = tensor.contiguous().clone()
     metadata = {"format": "pt"} | ({ALIASES_KEY: json.dumps(aliases, sort_keys=True)} if aliases else {})
-    write_atomically(path, _with_metadata(save(kept), metadata))
+    try:
+        data = save(kept)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise NoWeightsError(f"safetensors does not take these weights: {error}") from error
+    write_atomically(path, _with_metadata(data, metadata))
 
 
 def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:

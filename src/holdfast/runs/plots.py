@@ -5,6 +5,7 @@ the same bytes with the same matplotlib.
 """
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 DPI = 110
 # a cell's number is readable up to about so many classes; beyond, the colours alone speak
 ANNOTATED_CLASSES = 20
+MAX_PANELS = 12  # of the curves: laying out a panel takes 0.1 s, and a hundred of them show nothing
+PANELS_A_ROW = 4
 BLUE, ORANGE, GREY = "#2563eb", "#ea7317", "#6b7280"
 SPLITS = ("train", "val", "validation", "eval", "test")
 
@@ -30,12 +33,12 @@ class PlotLibraryMissingError(HoldfastError):
 
 
 def draw_curves(path: Path, epochs: Sequence[int], columns: Mapping[str, Sequence[float]], best: int | None) -> None:
-    """Draw each metric over the epochs; ``train_loss`` and ``val_loss`` share a panel called *loss*.
+    """Draw metrics over the epochs; ``train_loss`` and ``val_loss`` share a panel called *loss*.
 
     Args:
         path: the PNG.
         epochs: the epochs' numbers.
-        columns: for each metric, its value in each epoch.
+        columns: for each metric, its value in each epoch; the panels of the first `MAX_PANELS` are drawn.
         best: the epoch to mark, if any.
 
     Raises:
@@ -46,9 +49,13 @@ def draw_curves(path: Path, epochs: Sequence[int], columns: Mapping[str, Sequenc
         split, _, metric = column.partition("_")
         title, label = (metric, split) if metric and split in SPLITS else (column, column)
         panels.setdefault(title, []).append((label, column))
-    figure = _figure(width=4.6 * len(panels), height=3.4)
-    for index, (title, lines) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), index)
+    shown = dict(list(panels.items())[:MAX_PANELS])
+    across, down = min(PANELS_A_ROW, len(shown)), -(-len(shown) // PANELS_A_ROW)
+    figure = _figure(width=4.6 * across, height=3.4 * down)
+    if len(shown) < len(panels):
+        figure.suptitle(f"{len(shown)} of {len(panels)} metrics")
+    for index, (title, lines) in enumerate(shown.items(), start=1):
+        axes = figure.add_subplot(down, across, index)
         for (label, column), colour in zip(lines, _colours(len(lines)), strict=True):
             axes.plot(
                 epochs, columns[column], label=label, color=colour, linewidth=1.6, marker="." if len(epochs) < 3 else ""
@@ -109,6 +116,14 @@ def _colours(count: int) -> list[Any]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    # names are text, not formulas, whatever dollars are in them; what the font lacks is drawn as a box
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

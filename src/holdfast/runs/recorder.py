@@ -1,9 +1,13 @@
 """The recorder of a training run: one folder, standard formats, one best checkpoint."""
 
-import csv
+import fcntl
+import json
 import math
+import operator
+import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -14,17 +18,18 @@ from typing import Any, Literal, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.atomic import write_atomically
-from holdfast.errors import HoldfastError
+from holdfast.atomic import leftovers, write_atomically
+from holdfast.errors import HoldfastError, LockedError
 from holdfast.repo.git import head_revision
 from holdfast.runs import artifacts, plots
-from holdfast.runs.artifacts import IntArray, RunDataError
-from holdfast.runs.checkpoint import import_torch, save_checkpoint
+from holdfast.runs.artifacts import IntArray, RunDataError, read_metadata
+from holdfast.runs.checkpoint import import_torch, loadable, save_checkpoint
 from holdfast.runs.summary import summary_text
 
 Clock = Callable[[], datetime]
 Mode = Literal["min", "max"]
 
+_NAMES = artifacts.FILES
 VERSIONED_PACKAGES = ("holdfast", "numpy", "torch", "scikit-learn")
 
 
@@ -75,7 +80,12 @@ class RunRecorder:
         clock: gives the present with its time zone; for tests.
 
     Raises:
+        RunDataError: an argument does not fit: unknown mode, classes of one name, a checkpoint name that is taken or no
+            file name, params that are no JSON.
         RunExistsError: on entering, the folder holds a run, and neither ``resume`` nor ``overwrite`` was given.
+        LockedError: on entering, another recorder is at work in the folder.
+        TorchMissingError: on entering with ``resume``, torch is not installed.
+        OSError: on entering, the folder cannot be written.
     """
 
     def __init__(
@@ -94,15 +104,22 @@ class RunRecorder:
     ) -> None:
         if mode not in ("min", "max"):
             raise RunDataError(f"mode is 'min' or 'max', not {mode!r}")
-        if Path(checkpoint).name != checkpoint:
-            raise RunDataError(f"the checkpoint's name is a plain file name, not {checkpoint!r}")
+        if not _is_file_name(checkpoint) or checkpoint in _NAMES:
+            raise RunDataError(f"the checkpoint's name is a file name of its own, not {checkpoint!r}")
+        if Path(checkpoint).suffix not in artifacts.CHECKPOINT_SUFFIXES:
+            known = ", ".join(sorted(artifacts.CHECKPOINT_SUFFIXES))
+            raise RunDataError(f"the checkpoint's name {checkpoint!r} should end in one of {known}")
         self.folder = Path(folder)
         self.classes = [str(name) for name in classes]
+        if len(set(self.classes)) != len(self.classes):
+            raise RunDataError(f"two classes have one name: {', '.join(self.classes)}")
+        if odd := next((name for name in self.classes if not name.isprintable()), None):
+            raise RunDataError(f"a class's name is one line of printable text, not {odd!r}")
         self.monitor = monitor
         self.mode: Mode = mode
         self.checkpoint = checkpoint
-        self.params = dict(params or {})
-        self.seed = seed
+        self.params = _json_values("params", dict(params or {}))
+        self.seed = None if seed is None else operator.index(seed)
         self.epochs: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._clock = clock
@@ -113,29 +130,45 @@ class RunRecorder:
         self._matrices: dict[str, IntArray] = {}
         self._distributions: dict[str, IntArray] = {}
         self._predictions = 0
+        self._warnings: list[str] = []
+        self._lock: int | None = None
         self._epoch_stream: TextIO | None = None
         self._prediction_stream: TextIO | None = None
 
     def __enter__(self) -> "RunRecorder":
+        if self._started:
+            raise RunDataError("a recorder records one run: make another one")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._resume is not None:
-            self._restore(self._resume)
-        else:
-            self._clear()
-            self._started = self._now()
-        self._write_metadata("running")
+        self._take_lock()
+        try:
+            if self._resume is not None:
+                self._restore(self._resume)
+            else:
+                self._clear()
+                self._started = self._now()
+            self._write_metadata("running")
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_streams()
-        if error is None:
-            self._finish()
-        else:
-            self._ended = self._now()
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._write_metadata(status, error=f"{type(error).__name__}: {error}")
+        try:
+            self._close_streams()
+            if error is None:
+                self._finish()
+        except BaseException as own:
+            error = own
+            raise
+        finally:
+            if error is not None:
+                self._ended = self._now()
+                stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+                text = f"{type(error).__name__}: {error}"
+                self._write_metadata("interrupted" if stopped else "failed", error=text)
+            self._let_go()
 
     @property
     def best_value(self) -> float | None:
@@ -168,30 +201,34 @@ class RunRecorder:
             Whether this epoch is the best so far.
 
         Raises:
-            RunDataError: the epoch is not new, the names differ from the first epoch's, or the monitored metric is
-                missing.
-            OSError: it cannot be written.
+            RunDataError: the epoch is no whole number or not new, the names differ from the first epoch's, or the
+                monitored metric is missing.
+            UnloadableValueError: the checkpoint would hold what does not load without running code.
+            TorchMissingError: there is a model, and torch is not installed.
+            OSError: it cannot be written; the epoch may then stand in the CSV without being the best.
         """
-        row = {"epoch": float(epoch), **{name: float(value) for name, value in metrics.items()}}
-        self._check_row(epoch, row)
-        self._append_row(row)
+        self._check_entered()
+        row = self._row(epoch, metrics)
         value, best = row[self.monitor], self.best_value
-        if math.isnan(value) or (best is not None and not (value < best if self.mode == "min" else value > best)):
-            return False
-        self.best_epoch = epoch
-        if model is not None:
-            save_checkpoint(
-                self.folder / self.checkpoint,
+        is_best = not math.isnan(value) and (best is None or (value < best if self.mode == "min" else value > best))
+        content: Mapping[str, Any] = {}
+        if is_best and model is not None:
+            content = loadable(
                 {
                     "model_state_dict": _state(model),
                     "optimizer_state_dict": _state(optimizer),
-                    "epoch": epoch,
-                    "metrics": {name: value for name, value in row.items() if name != "epoch"},
+                    "epoch": int(row["epoch"]),
+                    "metrics": {name: number for name, number in row.items() if name != "epoch"},
                     "params": self.params,
                     **(extra or {}),
-                },
+                }
             )
-        return True
+        self._append_row(row)
+        if content:
+            save_checkpoint(self.folder / self.checkpoint, content)
+        if is_best:
+            self.best_epoch = int(row["epoch"])
+        return is_best
 
     def log_predictions(
         self, ids: Sequence[str], labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, matrix: str = "eval"
@@ -208,15 +245,19 @@ class RunRecorder:
             RunDataError: the shapes do not fit the classes.
             OSError: it cannot be written.
         """
-        table = np.asarray(probabilities)
-        if table.ndim != 2 or table.shape[1] != len(self.classes):
+        self._check_entered()
+        try:
+            table = np.asarray(probabilities)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RunDataError(f"the probabilities are no array: {error}") from error
+        if not self.classes or table.ndim != 2 or table.shape[1] != len(self.classes):
             raise RunDataError(f"probabilities of shape {table.shape} do not fit {len(self.classes)} classes")
         predictions = table.argmax(axis=1)
         rows = artifacts.prediction_rows(ids, labels, predictions, table, self.classes)
         if self._prediction_stream is None:
             self._prediction_stream = open(self.folder / artifacts.PREDICTIONS, "w", newline="", encoding="utf-8")  # noqa: SIM115 - open across calls
-            csv.writer(self._prediction_stream, lineterminator="\n").writerow(artifacts.prediction_header(self.classes))
-        csv.writer(self._prediction_stream, lineterminator="\n").writerows(rows)
+            artifacts.csv_writer(self._prediction_stream).writerow(artifacts.prediction_header(self.classes))
+        artifacts.csv_writer(self._prediction_stream).writerows(rows)
         self._prediction_stream.flush()
         self._predictions += len(rows)
         self.log_confusion_matrix(matrix, labels, predictions)
@@ -245,13 +286,15 @@ class RunRecorder:
         path = self.folder / self.checkpoint
         data = path.read_bytes() if path.exists() else b""
         return {
-            "epochs": self.epochs,
+            "epochs": [dict(row) for row in self.epochs],
             "best_epoch": self.best_epoch,
+            "matrices": {name: matrix.tolist() for name, matrix in self._matrices.items()},
+            "distributions": {name: counts.tolist() for name, counts in self._distributions.items()},
             "checkpoint": torch.frombuffer(bytearray(data), dtype=torch.uint8)
             if data
             else torch.empty(0, dtype=torch.uint8),
             "started": self._started,
-            "resumed": self._resumed,
+            "resumed": list(self._resumed),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -259,59 +302,109 @@ class RunRecorder:
         self._started = state["started"]
         self._resumed = [*state["resumed"], self._now()]
         for row in state["epochs"]:
+            if self.monitor not in row:
+                raise RunDataError(f"the interrupted run has no metric {self.monitor!r}; it has {', '.join(row)}")
             self._append_row(dict(row))
+        self._matrices = {name: np.array(rows, np.int64) for name, rows in state["matrices"].items()}
+        self._distributions = {name: np.array(counts, np.int64) for name, counts in state["distributions"].items()}
         self.best_epoch = state["best_epoch"]
         data = state["checkpoint"].numpy().tobytes()
         if data:
             write_atomically(self.folder / self.checkpoint, data)
 
     def _clear(self, *, even_a_run: bool = False) -> None:
-        held = [name for name in (*_NAMES, self.checkpoint) if (self.folder / name).exists()]
-        # metadata alone is what DVC leaves behind of an earlier run when it takes the outs away
-        if set(held) - {artifacts.METADATA} and not (self._overwrite or even_a_run):
+        earlier = str(read_metadata(self.folder).get("checkpoint", ""))
+        names = dict.fromkeys((*_NAMES, self.checkpoint, *([earlier] if _is_file_name(earlier) else [])))
+        held = [name for name in names if (self.folder / name).exists()]
+        if held and not (self._overwrite or even_a_run):
             raise RunExistsError(
                 f"{self.folder} already holds a run ({held[0]})",
                 hint="Choose another folder, pass resume=, or pass overwrite=True to replace it",
             )
         for name in held:
             (self.folder / name).unlink()
+        for name in names:
+            for path in leftovers(self.folder / name):
+                path.unlink()
 
-    def _check_row(self, epoch: int, row: Mapping[str, float]) -> None:
-        if self.monitor not in row:
-            raise RunDataError(f"epoch {epoch} has no {self.monitor!r}, the monitored metric; it has {', '.join(row)}")
-        if self.epochs and row.keys() != self.epochs[0].keys():
-            raise RunDataError(
-                f"epoch {epoch} has the metrics {', '.join(row)}; the first had {', '.join(self.epochs[0])}"
-            )
-        if self.epochs and epoch <= self.epochs[-1]["epoch"]:
-            raise RunDataError(f"epoch {epoch} does not come after epoch {self.epochs[-1]['epoch']:g}")
+    def _take_lock(self) -> None:
+        # on the folder itself: no file is needed, and the kernel lets go of it when the process dies
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._let_go()
+            raise LockedError(f"another recorder is at work in {self.folder}", hint="Choose another folder") from None
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_entered(self) -> None:
+        if self._lock is None:
+            raise RunDataError("the recorder is not open", hint="Use it in a with statement: `with RunRecorder(…)`")
+
+    def _row(self, epoch: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        try:
+            number = operator.index(epoch)
+        except TypeError:
+            raise RunDataError(f"an epoch is a whole number, not {epoch!r}") from None
+        if "epoch" in metrics:
+            raise RunDataError("no metric may be called 'epoch'")
+        if self.monitor not in metrics:
+            told = ", ".join(metrics) or "none"
+            raise RunDataError(f"epoch {number} has no {self.monitor!r}, the monitored metric; it has {told}")
+        try:
+            values = {name: float(value) for name, value in metrics.items()}
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RunDataError(f"epoch {number}: a metric is no number: {error}") from error
+        if not self.epochs:
+            return {"epoch": float(number), **values}
+        first = self.epochs[0]
+        if values.keys() != first.keys() - {"epoch"}:
+            raise RunDataError(f"epoch {number} has the metrics {', '.join(values)}; the first had {', '.join(first)}")
+        if number <= self.epochs[-1]["epoch"]:
+            raise RunDataError(f"epoch {number} does not come after epoch {self.epochs[-1]['epoch']:g}")
+        return {"epoch": float(number), **{name: values[name] for name in first if name != "epoch"}}
 
     def _append_row(self, row: dict[str, float]) -> None:
         if self._epoch_stream is None:
             self._epoch_stream = open(self.folder / artifacts.EPOCHS, "w", newline="", encoding="utf-8")  # noqa: SIM115 - open across calls
-            csv.writer(self._epoch_stream, lineterminator="\n").writerow(row)
+            artifacts.csv_writer(self._epoch_stream).writerow(row)
         texts = [str(int(row["epoch"])), *(repr(value) for name, value in row.items() if name != "epoch")]
-        csv.writer(self._epoch_stream, lineterminator="\n").writerow(texts)
+        artifacts.csv_writer(self._epoch_stream).writerow(texts)
         self._epoch_stream.flush()
         self.epochs.append(row)
 
     def _finish(self) -> None:
         if self._matrices:
             artifacts.write_matrices(self.folder / artifacts.MATRICES, self._matrices, self.classes)
-            name, matrix = next(iter(self._matrices.items()))
-            plots.draw_matrix(self.folder / artifacts.MATRIX_PICTURE, matrix, self.classes, f"Confusion matrix: {name}")
         if self._distributions:
             artifacts.write_distributions(self.folder / artifacts.DISTRIBUTIONS, self._distributions, self.classes)
-        if self.epochs:
-            columns = {name: [row[name] for row in self.epochs] for name in self.epochs[0] if name != "epoch"}
-            numbers = [int(row["epoch"]) for row in self.epochs]
-            plots.draw_curves(self.folder / artifacts.CURVES, numbers, columns, self.best_epoch)
         text = summary_text(
             self.epochs, self.monitor, self.mode, self.best_epoch, self._matrices, self._distributions, self.classes
         )
         write_atomically(self.folder / artifacts.SUMMARY, text)
+        self._draw()
         self._ended = self._now()
         self._write_metadata("finished")
+
+    def _draw(self) -> None:
+        """Draw the pictures; a run that cannot be drawn is a run still, so that a failure is a warning."""
+        try:
+            if self._matrices:
+                name, matrix = next(iter(self._matrices.items()))
+                title = f"Confusion matrix: {name}"
+                plots.draw_matrix(self.folder / artifacts.MATRIX_PICTURE, matrix, self.classes, title)
+            if self.epochs:
+                names = [self.monitor, *(name for name in self.epochs[0] if name not in ("epoch", self.monitor))]
+                columns = {name: [row[name] for row in self.epochs] for name in names}
+                numbers = [int(row["epoch"]) for row in self.epochs]
+                plots.draw_curves(self.folder / artifacts.CURVES, numbers, columns, self.best_epoch)
+        except Exception as error:
+            self._warnings.append(f"no picture could be drawn: {error}")
+            warnings.warn(f"{self.folder}: {self._warnings[-1]}", stacklevel=4)
 
     def _write_metadata(self, status: str, error: str | None = None) -> None:
         names = (*_NAMES, self.checkpoint)
@@ -321,6 +414,7 @@ class RunRecorder:
                 "schema": artifacts.SCHEMA,
                 "status": status,
                 **({"error": error} if error else {}),
+                **({"warnings": self._warnings} if self._warnings else {}),
                 "started": self._started,
                 **({"resumed": self._resumed} if self._resumed else {}),
                 **({"ended": self._ended} if self._ended else {}),
@@ -344,24 +438,37 @@ class RunRecorder:
         )
 
     def _close_streams(self) -> None:
-        for stream in (self._epoch_stream, self._prediction_stream):
-            if stream is not None:
-                stream.close()
+        try:
+            if self._epoch_stream is not None:
+                self._epoch_stream.close()
+        finally:
+            if self._prediction_stream is not None:
+                self._prediction_stream.close()
 
     def _now(self) -> str:
         return self._clock().isoformat(timespec="seconds")
 
 
-_NAMES = (
-    artifacts.EPOCHS,
-    artifacts.PREDICTIONS,
-    artifacts.MATRICES,
-    artifacts.DISTRIBUTIONS,
-    artifacts.CURVES,
-    artifacts.MATRIX_PICTURE,
-    artifacts.METADATA,
-    artifacts.SUMMARY,
-)
+def _is_file_name(name: str) -> bool:
+    return name not in ("", "..") and Path(name).name == name
+
+
+def _json_values(what: str, value: Any) -> Any:
+    """The value as JSON gives it back, so that what is recorded is what can be read.
+
+    Raises:
+        RunDataError: JSON cannot carry it.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False, default=_plain_number))
+    except (TypeError, ValueError) as error:
+        raise RunDataError(f"{what} should be what JSON can carry: {error}") from error
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__}")
 
 
 def _state(source: Any) -> Any:
