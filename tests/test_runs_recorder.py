@@ -18,7 +18,7 @@ from holdfast.errors import IntegrityError, LockedError
 from holdfast.runs import ArrayContract, ArrayStore, RunRecorder, new_run_folder
 from holdfast.runs.artifacts import RunDataError, class_scores, confusion_matrix
 from holdfast.runs.checkpoint import UnloadableValueError, load_checkpoint, save_checkpoint
-from holdfast.runs.recorder import RunExistsError
+from holdfast.runs.folders import RunExistsError
 from holdfast.runs.validate import NotARunError, validate_run
 
 CLASSES = ("cat", "dog", "owl")

@@ -2,7 +2,8 @@
 
 from holdfast.runs.array_contract import ArrayContract, Sample
 from holdfast.runs.arrays import ArrayStore
-from holdfast.runs.recorder import RunRecorder, new_run_folder
+from holdfast.runs.folders import new_run_folder
+from holdfast.runs.recorder import RunRecorder
 from holdfast.runs.resume import ResumeFile, resume_key, seed_everything
 
 __all__ = [

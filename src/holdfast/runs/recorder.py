@@ -1,15 +1,12 @@
 """The recorder of a training run: one folder, standard formats, one best checkpoint."""
 
-import fcntl
 import json
 import math
 import operator
-import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -18,47 +15,18 @@ from typing import Any, Literal, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.atomic import leftovers, write_atomically
-from holdfast.errors import HoldfastError, LockedError
+from holdfast.atomic import write_atomically
 from holdfast.repo.git import head_revision
 from holdfast.runs import artifacts, plots
-from holdfast.runs.artifacts import IntArray, RunDataError, read_metadata
+from holdfast.runs.artifacts import IntArray, RunDataError
 from holdfast.runs.checkpoint import import_torch, loadable, save_checkpoint
+from holdfast.runs.folders import Clock, FolderLock, clear_run, is_file_name, utc_now
 from holdfast.runs.summary import summary_text
 
-Clock = Callable[[], datetime]
 Mode = Literal["min", "max"]
 
 _NAMES = artifacts.FILES
 VERSIONED_PACKAGES = ("holdfast", "numpy", "torch", "scikit-learn")
-
-
-class RunExistsError(HoldfastError):
-    """The folder already holds a run, which is not overwritten unasked."""
-
-
-def utc_now() -> datetime:
-    """The present, in UTC."""
-    return datetime.now(timezone.utc)
-
-
-def new_run_folder(base: Path | str, clock: Clock = utc_now) -> Path:
-    """Make ``base/run_YYYYMMDD_HHMMSS`` (UTC), with ``_2``, ``_3``, … behind it where the second is taken.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
-    base = Path(base)
-    base.mkdir(parents=True, exist_ok=True)
-    stem, attempt = clock().strftime("run_%Y%m%d_%H%M%S"), 1
-    while True:
-        folder = base / (stem if attempt == 1 else f"{stem}_{attempt}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            attempt += 1
-        else:
-            return folder
 
 
 class RunRecorder:
@@ -104,7 +72,7 @@ class RunRecorder:
     ) -> None:
         if mode not in ("min", "max"):
             raise RunDataError(f"mode is 'min' or 'max', not {mode!r}")
-        if not _is_file_name(checkpoint) or checkpoint in _NAMES:
+        if not is_file_name(checkpoint) or checkpoint in _NAMES:
             raise RunDataError(f"the checkpoint's name is a file name of its own, not {checkpoint!r}")
         if Path(checkpoint).suffix not in artifacts.CHECKPOINT_SUFFIXES:
             known = ", ".join(sorted(artifacts.CHECKPOINT_SUFFIXES))
@@ -131,7 +99,7 @@ class RunRecorder:
         self._distributions: dict[str, IntArray] = {}
         self._predictions = 0
         self._warnings: list[str] = []
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
         self._epoch_stream: TextIO | None = None
         self._prediction_stream: TextIO | None = None
 
@@ -139,12 +107,12 @@ class RunRecorder:
         if self._started:
             raise RunDataError("a recorder records one run: make another one")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = FolderLock(self.folder)
         try:
             if self._resume is not None:
                 self._restore(self._resume)
             else:
-                self._clear()
+                clear_run(self.folder, self.checkpoint, overwrite=self._overwrite)
                 self._started = self._now()
             self._write_metadata("running")
         except BaseException:
@@ -298,7 +266,7 @@ class RunRecorder:
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._clear(even_a_run=True)
+        clear_run(self.folder, self.checkpoint, overwrite=True)
         self._started = state["started"]
         self._resumed = [*state["resumed"], self._now()]
         for row in state["epochs"]:
@@ -312,33 +280,9 @@ class RunRecorder:
         if data:
             write_atomically(self.folder / self.checkpoint, data)
 
-    def _clear(self, *, even_a_run: bool = False) -> None:
-        earlier = str(read_metadata(self.folder).get("checkpoint", ""))
-        names = dict.fromkeys((*_NAMES, self.checkpoint, *([earlier] if _is_file_name(earlier) else [])))
-        held = [name for name in names if (self.folder / name).exists()]
-        if held and not (self._overwrite or even_a_run):
-            raise RunExistsError(
-                f"{self.folder} already holds a run ({held[0]})",
-                hint="Choose another folder, pass resume=, or pass overwrite=True to replace it",
-            )
-        for name in held:
-            (self.folder / name).unlink()
-        for name in names:
-            for path in leftovers(self.folder / name):
-                path.unlink()
-
-    def _take_lock(self) -> None:
-        # on the folder itself: no file is needed, and the kernel lets go of it when the process dies
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._let_go()
-            raise LockedError(f"another recorder is at work in {self.folder}", hint="Choose another folder") from None
-
     def _let_go(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def _check_entered(self) -> None:
@@ -447,10 +391,6 @@ class RunRecorder:
 
     def _now(self) -> str:
         return self._clock().isoformat(timespec="seconds")
-
-
-def _is_file_name(name: str) -> bool:
-    return name not in ("", "..") and Path(name).name == name
 
 
 def _json_values(what: str, value: Any) -> Any:
