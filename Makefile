@@ -40,6 +40,8 @@ check: $(INSTALLED_DEV)  ## lint, types, layers
 bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/startup.py
 	python benchmarks/array_store_memory.py
+	python benchmarks/diff_speed.py
+	python benchmarks/digest_speed.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

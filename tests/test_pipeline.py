@@ -201,14 +201,36 @@ def test_experiments_carry_their_candidates(clone: Clone) -> None:
         assert not removed & {out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
 
 
+def test_diff_knows_the_registry_and_history(clone: Clone) -> None:
+    clone("git", "add", "-A")
+    clone("git", "commit", "-q", "--allow-empty", "-m", "as it is")
+    version = current_of(clone)["version"]
+    named = ("digits/classifier", f"digits/classifier@{version}", "HEAD:outputs/train/best_model.pt")
+    for name in named:
+        shown = clone("holdfast", "diff", name, "models/digits/classifier.safetensors")
+        assert shown.startswith("Same weights, different wrapper" if "HEAD" in name else "Identical bytes"), name
+    for name, code, words in (
+        ("digits/classifier@v99", 2, "has no version or alias v99"),
+        ("digits/other", 1, "there is no model digits/other"),
+        ("nowhere:models/x", 1, "git knows no commit 'nowhere'"),
+        ("HEAD:models/x", 2, "commit HEAD has no file models/x"),
+        ("models/x.pt", 2, "models/x.pt is no file"),
+    ):
+        done = run([str(TOOLS / "holdfast"), "diff", name, named[0]], clone.root, clone.home, code=code)
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    sample = "HEAD:outputs/evaluate/attention_maps/digit_0003_attention.npz"
+    assert "Identical bytes" in clone("holdfast", "diff", sample, sample.removeprefix("HEAD:"))
+    assert "not comparable" in clone("holdfast", "diff", "HEAD:params.yaml", named[0]).lower()
+
+
 def test_a_discarded_run_leaves_no_trace(clone: Clone) -> None:
     """What the tutorial says: `git reset --hard`, `git clean` and `dvc checkout` bring everything back."""
-    clone("git", "reset", "-q", "--hard")
-    clone("git", "clean", "-qf", "registry")
-    clone("dvc", "checkout")
+    clone("git", "add", "-A")
+    clone("git", "commit", "-q", "--allow-empty", "-m", "as it is")
     before, outs = current_of(clone), clone.outs()
     params = clone.root / "params.yaml"
-    params.write_text(params.read_text().replace("epochs: 40", "epochs: 2"))
+    params.write_text(re.sub(r"epochs: \d+", "epochs: 2", params.read_text()))
     clone("dvc", "repro")
     assert current_of(clone)["weights"] != before["weights"]
 

@@ -133,7 +133,8 @@ def test_comments_and_order_of_model_yaml_survive(tmp_path: Path) -> None:
         ("v1.yaml", "accuracy: 0.981", "accuracy: 0.981\n  accuracy: 0.5", "'accuracy' comes twice"),
         ("v1.yaml", "accuracy: 0.981", "a: &a [*a]", "line"),
         ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 3000, "v1.yaml"),
-        ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 200 + "]" * 200, "nested too deeply"),
+        ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 100 + "]" * 100, "nested too deeply"),
+        ("v1.yaml", "accuracy: 0.981", "a: " + "[" * 100_000, "nests deeper than 200 levels"),
     ],
 )
 def test_broken_files_name_line_and_fault_and_stay(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:

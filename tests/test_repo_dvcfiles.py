@@ -130,3 +130,22 @@ def test_listing() -> None:
     for text in (b"", b"{}x", b"[1]", b"[{}]x", b'[{"md5": "x"}]', b"3"):
         with pytest.raises(UnreadableFileError):
             read_listing(text)
+
+
+def test_deep_nesting_ends_no_process() -> None:
+    """libyaml's own reader recurses in C."""
+    for data in (b"[" * 200_000, b"outs: " + b"[" * 30_000 + b"]" * 30_000, b"- " * 5_000 + b"x"):
+        with pytest.raises(UnreadableFileError, match="nests deeper"):
+            load_yaml(data)
+    assert load_yaml(b"a: [1]\n" + b"b: [1]\n") == {"a": ["1"], "b": ["1"]}
+    many = b"\n".join(b"- {a: [%d]}" % number for number in range(1000))
+    assert len(load_yaml(many)) == 1000
+
+
+@pytest.mark.parametrize("oid", ["1" * 31, "g" * 32, "['x']"])
+def test_what_is_no_oid_is_refused(oid: str) -> None:
+    """What the entry really meant would be offered for removal."""
+    with pytest.raises(UnreadableFileError, match="is no md5"):
+        read_dvc(f"outs:\n- md5: {oid}\n  hash: md5\n  path: f\n".encode(), "")
+    with pytest.raises(UnreadableFileError, match="is no md5"):
+        read_version(f"schema: 1\noid: {oid}\n".encode(), "registry/a/b/v1.yaml")

@@ -15,11 +15,16 @@ INTERRUPTED = 130
 COMPLETION_VARIABLE = "_HOLDFAST_COMPLETE"
 
 COMMANDS = {
+    "code": ("holdfast.cli.code", "See which module is canonical, and archive the others."),
     "completion": ("holdfast.cli.completion", "Print the completion script for a shell."),
     "dedup": ("holdfast.cli.dedup", "Find what is stored twice."),
+    "diff": ("holdfast.cli.diff", "Say how two checkpoints differ, in words, in figures and in bytes."),
     "gc": ("holdfast.cli.gc", "See what may be deleted, and why."),
+    "refs": ("holdfast.cli.refs", "Show which scripts, notebooks and configurations refer to files."),
     "registry": ("holdfast.cli.registry", "See registered models and their versions."),
+    "report": ("holdfast.cli.report", "Write reports of what was found."),
     "runs": ("holdfast.cli.runs", "List and check the folders of training runs."),
+    "show": ("holdfast.cli.show", "Show what a checkpoint holds, without running anything in it."),
 }
 
 
@@ -52,7 +57,8 @@ def _run(arguments: list[str]) -> int:
         # not root.main(): it would end a closed pipe with 1, and show its errors in its own form
         with root.make_context("holdfast", list(arguments)) as context:
             result = root.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the shell closed it
+            sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -17,15 +17,17 @@ counts under each of its names. The rule never changes; another rule would get a
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
+from holdfast.formats.source import READ_BYTES
+
 WEIGHTS_CONTEXT = "holdfast 2026-11 weights digest v1"
 # blake3 starts its thread pool only where the input pays for it; 128 KiB is the size from which its own docs advise it
 PARALLEL_FROM_BYTES = 128 * 1024
-READ_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,36 @@ def file_md5(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def file_digest_and_md5(path: Path) -> tuple[str, str]:
+    """Both of `file_digest` and `file_md5` from one pass over the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    hasher, md5 = blake3(max_threads=blake3.AUTO), hashlib.md5(usedforsecurity=False)
+    for chunk in _chunks(path):
+        hasher.update(chunk)
+        md5.update(chunk)
+    return f"blake3:{hasher.hexdigest()}", md5.hexdigest()
+
+
 def _chunks(path: Path) -> Iterator[memoryview]:
     # read, not mapped: a file that another process truncates under a map would end this one with SIGBUS
     buffer = memoryview(bytearray(READ_BYTES))
     with open(path, "rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            yield buffer[:count]
+        count = stream.readinto(buffer) or 0
+        if count < READ_BYTES:
+            while count:
+                yield buffer[:count]
+                count = stream.readinto(buffer) or 0
+            return
+        # while one piece is hashed the next one is read: the slower of the two sets the pace, not their sum
+        other = memoryview(bytearray(READ_BYTES))
+        with ThreadPoolExecutor(1, "read-ahead") as reader:
+            while count:
+                ahead = reader.submit(stream.readinto, other)
+                yield buffer[:count]
+                buffer, other, count = other, buffer, ahead.result() or 0
 
 
 def weights_digest(tensors: Iterable[TensorDigest]) -> str:

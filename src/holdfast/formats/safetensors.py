@@ -6,29 +6,26 @@ data section, to which the offsets in the header are relative. Bytes are C order
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from holdfast.errors import IntegrityError
-from holdfast.formats.digest import READ_BYTES, TensorDigest, weights_digest
+from holdfast.formats.checkpoint import Checkpoint, Opaque, Storage, Tensor
+from holdfast.formats.content import checkpoint_weights_digest
+from holdfast.formats.digest import weights_digest
+from holdfast.formats.dtypes import SAFETENSORS_BITS, c_strides
+from holdfast.formats.source import FileSource, Source
 
 # a name here stands for the tensor it points to; written by the converter for tied weights
 ALIASES_KEY = "holdfast.aliases"
-# the format's reference reader refuses longer headers
-MAX_HEADER_BYTES = 100_000_000
-
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32,
-    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
+LENGTH_BYTES = 8
+# the reference reader refuses longer headers; one of that length would take ten times as much in memory here
+MAX_LEGAL_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32_000_000
+# what a header of 100,000 tensors has of them; JSON of nothing but brackets grows thirtyfold when it is read
+MAX_BRACKETS, MAX_COMMAS = 400_000, 1_000_000
 
 Read = Callable[[int, int], bytes]
 
@@ -69,8 +66,13 @@ def read_header(read: Read, size: int, name: str) -> Header:
     if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise IntegrityError(f"{name} is no safetensors file, or it is torn: its header does not fit into {size} bytes")
     try:
-        header = json.loads(read(8, length), object_pairs_hook=_unique)
+        text = read(8, length)
+        if text.count(b"[") + text.count(b"{") > MAX_BRACKETS or text.count(b",") > MAX_COMMAS:
+            raise ValueError("it lists more than any model has")
+        header = json.loads(text, object_pairs_hook=_unique)
         metadata = header.pop("__metadata__", {})
+        for words in (*metadata, *metadata.values(), *header):
+            words.encode()  # text it must be, and no half of a surrogate pair
         spans = sorted(
             (_span(key, value, 8 + length) for key, value in header.items()), key=lambda s: (s.offset, s.nbytes)
         )
@@ -85,9 +87,29 @@ def read_header(read: Read, size: int, name: str) -> Header:
     if end != size:
         raise IntegrityError(f"{name} is torn: its tensors end at byte {end}, the file at byte {size}")
     names = {span.name for span in spans}
-    if not (isinstance(aliases, dict) and all(value in names and key not in names for key, value in aliases.items())):
+    if not (
+        isinstance(aliases, dict)
+        and all(isinstance(value, str) and value in names and key not in names for key, value in aliases.items())
+    ):
         raise IntegrityError(f"{name}: {ALIASES_KEY} names a tensor that is not there")
     return Header(tuple(spans), metadata, aliases)
+
+
+def open_safetensors(source: Source) -> Checkpoint:
+    """The tensors, and a tied one under each of its names.
+
+    Raises:
+        IntegrityError: as of `read_header`.
+    """
+    length = int.from_bytes(source.read(0, LENGTH_BYTES), "little")
+    if MAX_HEADER_BYTES < length <= source.size - LENGTH_BYTES:
+        reason = f"its header of {length:,} bytes is longer than Holdfast reads"
+        return Checkpoint("safetensors", source, opaque=(Opaque("", reason),), no_digest=reason)
+    header = read_header(source.read, source.size, source.name)
+    tensors = [_tensor(span, span.name) for span in header.tensors]
+    spans = {span.name: span for span in header.tensors}
+    tensors += [_tensor(spans[name], alias) for alias, name in header.aliases.items()]
+    return Checkpoint("safetensors", source, tuple(tensors), header.metadata, container="")
 
 
 def file_weights_digest(path: Path) -> str:
@@ -97,38 +119,32 @@ def file_weights_digest(path: Path) -> str:
         IntegrityError: as of `read_header`.
         OSError: the file cannot be read.
     """
-    with open(path, "rb", buffering=0) as stream:
-        descriptor = stream.fileno()
+    with FileSource(path) as source:
+        checkpoint = open_safetensors(source)
+        if not checkpoint.tensors:
+            return weights_digest(())
+        return checkpoint_weights_digest(checkpoint)
 
-        def read(offset: int, count: int) -> bytes:
-            return os.pread(descriptor, count, offset)
 
-        header = read_header(read, os.fstat(descriptor).st_size, str(path))
-        digests = {span.name: _tensor_digest(read, span) for span in header.tensors}
-    tied = (
-        TensorDigest(alias, digests[name].dtype, digests[name].shape, digests[name].digest)
-        for alias, name in header.aliases.items()
+def _tensor(span: TensorSpan, name: str) -> Tensor:
+    return Tensor(
+        name=name,
+        path=(name,),
+        dtype=span.dtype,
+        shape=span.shape,
+        strides=c_strides(span.shape),
+        start=0,
+        storage=Storage(span.offset, span.nbytes),
+        part="weights",
+        weight_name=name,
     )
-    return weights_digest([*digests.values(), *tied])
-
-
-def _tensor_digest(read: Read, span: TensorSpan) -> TensorDigest:
-    hasher = blake3(max_threads=blake3.AUTO)
-    position, end = span.offset, span.offset + span.nbytes
-    while position < end:
-        chunk = read(position, min(READ_BYTES, end - position))
-        if not chunk:
-            raise IntegrityError(f"the file ended while tensor {span.name!r} was read: it is being changed")
-        hasher.update(chunk)
-        position += len(chunk)
-    return TensorDigest(span.name, span.dtype, span.shape, hasher.digest())
 
 
 def _span(name: str, entry: Mapping[str, Any], data: int) -> TensorSpan:
     shape, (begin, end) = entry["shape"], entry["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
         raise ValueError(f"tensor {name!r} has a shape or offsets that are no counts")
-    bits = BITS[entry["dtype"]] * math.prod(shape)
+    bits = SAFETENSORS_BITS[entry["dtype"]] * math.prod(shape)
     if bits % 8 or end - begin != bits // 8:
         raise ValueError(f"tensor {name!r} has {end - begin} bytes where its shape wants {bits / 8:g}")
     return TensorSpan(name, entry["dtype"], tuple(shape), data + begin, end - begin)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from holdfast.errors import IntegrityError, UsageError
+from holdfast.nesting import check_nesting
 
 SCHEMA = 1
 MODEL_FILE = "model.yaml"
@@ -214,6 +215,7 @@ class _Fields:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         try:
+            check_nesting(text.encode())
             node = yaml.compose(text, Loader=_Loader)
             self.values, self.lines = self._mapping(node)
         except yaml.YAMLError as error:

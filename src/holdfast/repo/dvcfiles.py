@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from holdfast.nesting import TooDeepError, check_nesting
+
 MD5 = "md5"
 LEGACY_MD5 = "md5-dos2unix"
 LOCK_FILE = "dvc.lock"
@@ -91,7 +93,10 @@ def load_yaml(data: bytes) -> Any:
         UnreadableFileError: it is no YAML, or a key comes twice.
     """
     try:
+        check_nesting(data)
         return yaml.load(data, Loader=_Loader)
+    except TooDeepError as error:
+        raise UnreadableFileError(str(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         if re.search(rb"^<{7} ", data, re.MULTILINE):
             raise UnreadableFileError("it has merge conflict markers") from error

@@ -13,7 +13,7 @@ from typing import cast
 
 import pygit2
 
-from holdfast.errors import IntegrityError
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.repo.dvcfiles import (
     DVC_SUFFIX,
     LOCK_FILE,
@@ -73,6 +73,20 @@ class HistoryReader:
     _files: set[tuple[str, pygit2.Oid, pygit2.Oid | None]] = field(default_factory=set)
     _definitions: dict[pygit2.Oid, dict[str, StageDefinition]] = field(default_factory=dict)
     _links: set[str] = field(default_factory=set)
+
+    def read_revision(self, revision: str) -> Iterator[Sighting]:
+        """What one commit says, named in any way that git understands: a branch, a tag, ``HEAD~2``, a hash.
+
+        Raises besides:
+            UnknownRevisionError: there is no such commit.
+        """
+        try:
+            commit = self.repository.revparse_single(revision).peel(pygit2.Commit)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise UnknownRevisionError(
+                f"git knows no commit {revision!r}", hint="`git log --all` shows them"
+            ) from error
+        yield from self._read_commit(commit, Origin("ref", revision, str(commit.id)))
 
     def read_refs(self) -> Iterator[Sighting]:
         """What every commit says that a branch, tag, experiment, stash or other ref reaches."""
@@ -173,6 +187,10 @@ class HistoryReader:
         except (KeyError, pygit2.GitError) as error:
             what = f"{path} in commit {origin.commit}"
             raise unreadable(what, origin, ValueError("its blob is missing or damaged")) from error
+
+
+class UnknownRevisionError(HoldfastError):
+    """Git knows no commit of that name."""
 
 
 @dataclass(frozen=True)

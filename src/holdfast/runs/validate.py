@@ -133,9 +133,12 @@ class _Checker:
         return value
 
     def _rows(self, name: str) -> tuple[list[str], list[list[str]]]:
-        csv.field_size_limit(MAX_FIELD_CHARACTERS)
-        with open(self.folder / name, newline="", encoding="utf-8") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
+        before = csv.field_size_limit(MAX_FIELD_CHARACTERS)  # the process's own, which others rely on
+        try:
+            with open(self.folder / name, newline="", encoding="utf-8") as stream:
+                header, *rows = list(csv.reader(stream)) or [[]]
+        finally:
+            csv.field_size_limit(before)
         for number, row in enumerate(rows, start=2):
             if len(row) != len(header):
                 raise _BrokenError(f"line {number} has {len(row)} fields, the header {len(header)}")

@@ -1,0 +1,1 @@
+"""Comparison of two open checkpoints: in words, in figures, in bytes."""

@@ -1,0 +1,1 @@
+"""Hostile files, and what the tests of formats share."""
