@@ -65,19 +65,19 @@ def compare_tensors(name: str, a: tuple[Checkpoint, Tensor], b: tuple[Checkpoint
 
 
 def _same_bytes(a: tuple[Checkpoint, Tensor], b: tuple[Checkpoint, Tensor]) -> bool:
-    return all(piece_a == piece_b for piece_a, piece_b in _paired(a, b, packed=True))
+    return all(bytes(piece_a) == bytes(piece_b) for piece_a, piece_b in _paired(a, b, packed=True))
 
 
 def _paired(
     a: tuple[Checkpoint, Tensor], b: tuple[Checkpoint, Tensor], *, packed: bool = False
-) -> Iterator[tuple[bytes, bytes]]:
+) -> Iterator[tuple[memoryview, memoryview]]:
     """Pieces of both with the same elements, as many as the processor's cache holds."""
     sizes = [CHUNK_ELEMENTS if packed else CHUNK_ELEMENTS * BITS[tensor.dtype] // 8 for _, tensor in (a, b)]
     return zip(_sliced(tensor_chunks(*a), sizes[0]), _sliced(tensor_chunks(*b), sizes[1]), strict=True)
 
 
-def _sliced(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in slices of ``size``, the last one shorter."""
+def _sliced(pieces: Iterator[bytes], size: int) -> Iterator[memoryview]:
+    """The same bytes in slices of ``size``, the last one shorter; copied only where a slice spans two pieces."""
     rest = b""
     for piece in pieces:
         start = 0
@@ -86,10 +86,11 @@ def _sliced(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
             rest += piece[:start]
             if len(rest) < size:
                 continue
-            yield rest
+            yield memoryview(rest)
+        view = memoryview(piece)
         end = len(piece) - (len(piece) - start) % size if len(piece) > start else len(piece)
         for position in range(start, end, size):
-            yield piece[position : position + size]
+            yield view[position : position + size]
         rest = piece[max(end, start) :]
     if rest:
-        yield rest
+        yield memoryview(rest)

@@ -15,13 +15,12 @@ import numpy as np
 
 from holdfast.atomic import replacing, write_atomically
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.formats.contents import WEIGHTS_CONTAINERS
 from holdfast.formats.safetensors import ALIASES_KEY
 
 if TYPE_CHECKING:
     import torch
 
-# where frameworks put a model's weights inside a training checkpoint, in the order in which we look
-WEIGHTS_CONTAINERS = ("model_state_dict", "state_dict", "model", "module", "weights")
 HEADER_ALIGNMENT_BYTES = 8
 
 
