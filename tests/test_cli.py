@@ -88,6 +88,39 @@ def test_every_error_has_a_code_of_the_table() -> None:
         assert f"| {code} |" in generate.HEAD
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        ("KeyboardInterrupt()", 130, "holdfast: interrupted"),
+        ("click.Abort()", 130, "holdfast: interrupted"),
+        ("OSError(28, 'No space left on device', 'models/a.pt')", 1, "holdfast: models/a.pt: No space left on device"),
+        ("click.ClickException('broken')", 1, "holdfast: broken"),
+        ("errors.LockedError('a is locked', hint='Wait for b')", 11, "holdfast: a is locked. Wait for b"),
+        (
+            "ZeroDivisionError('by\\nzero')",
+            1,
+            "holdfast: unexpected ZeroDivisionError: by zero. Run `holdfast -v …` for the traceback",
+        ),
+    ],
+)
+def test_every_failure_becomes_a_line_and_a_code(error: str, code: int, line: str) -> None:
+    program = (
+        "import sys, types\nimport click\nfrom holdfast import errors\nfrom holdfast.cli import main\n"
+        "@click.command()\ndef fail():\n"
+        f"    raise {error}\n"
+        "module = sys.modules['failing'] = types.ModuleType('failing')\nmodule.command = fail\n"
+        "main.root.table = {**main.COMMANDS, 'fail': ('failing', 'Fail.')}\nmain.main(['fail'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (code, f"{line}\n")
+
+
+def test_a_closed_output_is_no_error(tmp_path: Path) -> None:
+    command = f"{HOLDFAST} runs list >&-"
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_help_imports_no_command_and_nothing_heavy() -> None:
     program = (
         "import sys\nfrom holdfast.cli.main import _run\n_run(['--help'])\n"
