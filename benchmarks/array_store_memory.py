@@ -54,7 +54,7 @@ def batches(count: int, kind: str = "smooth") -> Iterator[tuple[list[str], np.nd
 
 
 def save(folder: Path, what: str, count: int, level: int, kind: str) -> dict[str, Any]:
-    """Save ``count`` maps in this process; or hold them all in a list, as seed 004's first pipeline did."""
+    """Save ``count`` maps in this process; or hold them all in a list, as a naive loop does."""
     began = time.perf_counter()
     if what == "list":
         held = [array for _, maps in batches(count) for array in maps]

@@ -48,7 +48,7 @@ HEAD = '"""A module."""\n\nimport torch\nfrom torch import nn\n'
 
 
 def seed_world() -> dict[str, str]:
-    """The four groups of seed 002, with code that is as alike as people's rewrites are."""
+    """Four groups of variants as a real project had them, with code that is as alike as people's rewrites are."""
     vae = ("encode", "decode", "reparameterize", "kl_loss", "forward")
     loaders = "def create_unified_data_loaders(config):\n    return [UnifiedDataLoader(part) for part in config]\n"
     encoders = "".join(

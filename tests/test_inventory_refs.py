@@ -136,7 +136,7 @@ PYTHON: list[tuple[str, list[frozenset[str]]]] = [
     ('x = glob.glob("models/?rell_cv_best.pth")', [{C}]),
     ('x = glob.glob("models/[!cm]*_cv_best.pth")', [{V}]),
     ('x = glob.glob("models/[a-c]*_cv_best.pth")', [{C}]),
-    ('load(os.path.join("backup", "/work/models/crell_cv_best.pth"))', [{C}]),
+    ('load(os.path.join("backup", "/srv/models/crell_cv_best.pth"))', [{C}]),
     ('x = glob.glob(f"models/{n}_*_best.pth")', [ALL]),
     ('x = [p for p in os.listdir("models") if p.endswith("_cv_best.pth")]', [F]),
     ('x = fnmatch.filter(names, "*_cv_best.pth")', [F]),
@@ -365,7 +365,7 @@ def test_a_full_path_to_another_file_is_none(tmp_path: Path) -> None:
 
 
 def test_paths_from_outside_say_the_whole_folder(tmp_path: Path) -> None:
-    plant(tmp_path, {"run.py": 'x = "/models/a_best.pth"\ny = "/work/deep/models/a_best.pth"\n'})
+    plant(tmp_path, {"run.py": 'x = "/models/a_best.pth"\ny = "/srv/deep/models/a_best.pth"\n'})
     assert [item.line for item in refs(tmp_path, ["deep/models/a_best.pth"]).references] == [2]
 
 
