@@ -61,7 +61,8 @@ def plan(only: str | None, ignore_run_cache: bool, form: Form) -> None:
 
 def _blocks(result: Plan, only: str | None) -> list[str | Table]:
     blocks: list[str | Table] = [_sentence(result)]
-    blocks += [f"In doubt: {doubt.text}.\nWay out: {doubt.way_out}." for doubt in result.doubts]
+    if any(entry.reason == "undecided" for entry in result.objects):  # else the doubts keep nothing
+        blocks += [f"In doubt: {doubt.text}.\nWay out: {doubt.way_out}." for doubt in result.doubts]
     if result.removed and only != "kept":
         blocks.append(_objects("Could be removed", result.removed))
     if only == "kept" and result.kept:
