@@ -146,7 +146,10 @@ def _walk(top: Path, notes: list[str]) -> _Folder:
             elif entry.is_symlink():
                 folder.files[entry.name] = 0  # removing a link frees nothing
             elif entry.is_file(follow_symlinks=False):
-                folder.files[entry.name] = entry.stat(follow_symlinks=False).st_size
+                try:
+                    folder.files[entry.name] = entry.stat(follow_symlinks=False).st_size
+                except OSError:
+                    continue  # a training that is at work replaces its files while we look
         waiting += folder.folders
     return root
 

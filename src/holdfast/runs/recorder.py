@@ -273,8 +273,9 @@ class RunRecorder:
             if self.monitor not in row:
                 raise RunDataError(f"the interrupted run has no metric {self.monitor!r}; it has {', '.join(row)}")
             self._append_row(dict(row))
-        self._matrices = {name: np.array(rows, np.int64) for name, rows in state["matrices"].items()}
-        self._distributions = {name: np.array(counts, np.int64) for name, counts in state["distributions"].items()}
+        self._matrices = {name: np.array(rows, np.int64) for name, rows in state.get("matrices", {}).items()}
+        counts = state.get("distributions", {})
+        self._distributions = {name: np.array(values, np.int64) for name, values in counts.items()}
         self.best_epoch = state["best_epoch"]
         data = state["checkpoint"].numpy().tobytes()
         if data:
