@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.inventory import sources
 from holdfast.repo.cache import list_objects, read_members
 from holdfast.repo.dvc import local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX
@@ -15,7 +16,6 @@ from holdfast.repo.workspace import Project
 
 # what other tools own: to replace a file there by a link would break them
 SKIPPED_FOLDERS = frozenset({".git", ".dvc", "node_modules", "__pycache__"})
-VENV_MARK = "pyvenv.cfg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +47,15 @@ def walk_files(top: Path, *, min_size: int, skipped: Collection[Path], notes: li
     Left out are the folders that other tools own (git, DVC, npm, Python's byte code, virtual environments) and those in
     ``skipped`` (absolute). What cannot be read gets a line in ``notes``.
     """
-    stack = [top]
-    while stack:
-        folder = stack.pop()
+    labels = frozenset(path.relative_to(top).as_posix() for path in skipped if path.is_relative_to(top))
+    for path, label in sources.walk_files(top, notes, skipped=labels, owned=SKIPPED_FOLDERS):
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            found = _candidate(path, label, path.lstat())
         except OSError as error:
-            notes.append(f"{_label(folder, top)}: {error.strerror}")
+            notes.append(f"{label}: {error.strerror}")
             continue
-        if any(entry.name == VENV_MARK for entry in entries):
-            continue
-        for entry in entries:
-            path = Path(entry.path)
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in SKIPPED_FOLDERS and path not in skipped:
-                        stack.append(path)
-                elif entry.is_file(follow_symlinks=False):
-                    found = _candidate(path, _label(path, top), entry.stat(follow_symlinks=False))
-                    if found.size >= min_size:
-                        yield found
-            except OSError as error:
-                notes.append(f"{_label(path, top)}: {error.strerror}")
+        if found.size >= min_size:
+            yield found
 
 
 def cache_files(folder: Path, *, min_size: int, notes: list[str]) -> Iterator[Candidate]:
@@ -116,7 +103,3 @@ def unchanged(candidate: Candidate) -> bool:
 
 def _candidate(path: Path, label: str, status: os.stat_result, oid: str = "", store: str = "") -> Candidate:
     return Candidate(path, label, oid, store, status.st_size, (status.st_dev, status.st_ino), status.st_mtime_ns)
-
-
-def _label(path: Path, top: Path) -> str:
-    return path.relative_to(top).as_posix()

@@ -81,15 +81,21 @@ def walk_sources(root: Path, notes: list[str], *, skipped: frozenset[str] = froz
             yield Source(path, label, kind)
 
 
-def walk_files(root: Path, notes: list[str], *, skipped: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str]]:
-    """Every regular file below ``root`` and its path from there, ordered; see `walk_sources` for what is left out."""
+def walk_files(
+    root: Path, notes: list[str], *, skipped: frozenset[str] = frozenset(), owned: frozenset[str] = SKIPPED_FOLDERS
+) -> Iterator[tuple[Path, str]]:
+    """Every regular file below ``root`` and its path from there, ordered; symbolic links are not followed.
+
+    Left out are folders called as one of ``owned`` (by tools), DVC's own, virtual environments, and the folders in
+    ``skipped`` (from the root). What cannot be read gets a line in ``notes``.
+    """
     stack: list[tuple[str, str]] = [(str(root), "")]
     while stack:
         folder, prefix = stack.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            notes.append(f"{prefix or folder}: {error.strerror}")
+            notes.append(f"{prefix.rstrip('/') or folder}: {error.strerror}")
             continue
         if any(entry.name == VENV_MARK for entry in entries):
             continue
@@ -99,7 +105,7 @@ def walk_files(root: Path, notes: list[str], *, skipped: frozenset[str] = frozen
             try:
                 if entry.is_dir(follow_symlinks=False):
                     in_dvc = prefix.endswith(".dvc/") and entry.name in SKIPPED_DVC_FOLDERS
-                    if entry.name not in SKIPPED_FOLDERS and label not in skipped and not in_dvc:
+                    if entry.name not in owned and label not in skipped and not in_dvc:
                         below.append((entry.path, label + "/"))
                 elif entry.is_file(follow_symlinks=False):
                     yield Path(entry.path), label
