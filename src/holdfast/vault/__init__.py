@@ -1,0 +1,1 @@
+"""The vault: a deduplicating store of checkpoints and everything beside them."""
