@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from holdfast.inventory.ref_families import name_families
 from holdfast.inventory.references import NoTargetError, ReferenceReport, find_references
 from holdfast.inventory.sources import parse_cell, read_cells
+from cleanup_world import WORLDS, sources
 from worlds import World, make_home
 
 NAMES = ("miyawaki", "vangerven", "crell", "mindbigdata")
@@ -232,82 +233,10 @@ def test_a_text_names_exactly(tmp_path: Path, name: str, text: str, sets: list[s
         assert found == [frozenset(item) for item in sets]
 
 
-def world(
-    names: tuple[str, str, str, str], main: str, other: str, folder: str = "models", ext: str = "pth"
-) -> dict[str, str]:
-    """Eighteen scripts with 36 references to the first family, three with 6 to the second, and decoys."""
-    a, b, c, d = names
-    one = f"_{main}.{ext}"
-    two = f"_{other}.{ext}"
-
-    def notebook(*cells: tuple[str, str]) -> str:
-        return json.dumps({"cells": [{"cell_type": kind, "source": text} for kind, text in cells], "nbformat": 4})
-
-    return {
-        # 1-4: written out
-        "fair_comparison.py": f'A = load("{folder}/{a}{one}")\nB = load("{folder}/{b}{one}")\n',
-        "visualize.py": f'PATHS = {{\n  "{a}": "{folder}/{a}{one}",\n  "{c}": "{a}/../{folder}/{c}{one}",\n}}\n',
-        "scripts/evaluate.py": f'import os\nX = os.path.join("..", "{folder}", "{d}{one}")\n'
-        f'Y = "../{folder}/{a}{one}"\n',
-        "scripts/test_model_equivalence.py": f'm = load("{folder}/{a}{one}")  # and {folder}/{a}{two}\n'
-        f'n = load("{folder}/{b}{one}")\n',
-        # 5-10: built
-        "scripts/loop.py": f'for n in ["{a}", "{b}", "{c}", "{d}"]:\n'
-        f'  load(f"{folder}/{{n}}{one}")\n  save("{folder}/" + n + "{one}")\n',
-        "scripts/percent.py": f'def f(n):\n  x = "{folder}/%s{one}" % n\n'
-        f'  return x or "{folder}/{{}}{one}".format(n)\n',
-        "scripts/paths.py": "from pathlib import Path\nROOT = Path(__file__).parent.parent\n"
-        f'def f(n):\n  return ROOT / "{folder}" / f"{{n}}{one}"\n'
-        f'def g(n):\n  return Path("{folder}").joinpath(n + "{one}")\n',
-        "scripts/constants.py": f'FOLDER = "{folder}"\nEND = "{one}"\nclass C:\n  end = "{one}"\n'
-        f'  def path(self, n): return FOLDER + "/" + n + self.end\ndef path(n): return f"{{FOLDER}}/{{n}}{{END}}"\n',
-        "scripts/suffix.py": "from pathlib import Path\n"
-        f'p = Path("{folder}/{a}_{main}.onnx").with_suffix(".{ext}")\n'
-        f'q = Path("{folder}/q.{ext}").with_name("{b}{one}")\n',
-        "scripts/template.py": f'T = "{folder}/{{name}}{one}"\nfor n in ("{c}", "{d}"):\n  load(T.format(name=n))\n'
-        f'print(open("{folder}/{c}{one}"))\n',
-        # 11-13: globs
-        "scripts/glob_them.py": f'import glob\nfor p in glob.glob("{folder}/*{one}"): pass\n'
-        f'from pathlib import Path\nfor p in Path("{folder}").rglob("*{one}"): pass\n',
-        "scripts/list_them.py": f'import os\nx = [p for p in os.listdir("{folder}") if p.endswith("{one}")]\n'
-        f'y = [p for p in sorted(Path("{folder}").glob("*{one}"))]\n',
-        "tools/copy.sh": f"# cp {folder}/{a}{two} .\n"
-        f'for n in {a} {b}; do cp "{folder}/${{n}}{one}" /tmp; done\ncp {folder}/{c}{one} /tmp\n',
-        # 14-16: notebooks, a magic, Python 2
-        "notebooks/look.ipynb": notebook(
-            ("markdown", f"We use `{folder}/{a}{two}`."),
-            ("code", f'%matplotlib inline\nNAME = "{b}"'),
-            ("code", f'!ls -l {folder}/{a}{one}\nm = load(f"{folder}/{{NAME}}{one}")'),
-        ),
-        "notebooks/more.ipynb": notebook(("code", f'x = "../{folder}/{c}{one}"\ny = "{folder}/{d}{one}"')),
-        "old/python2.py": f'print "loading"\nx = open("{folder}/{a}{one}")\ny = open("{folder}/%s{one}" % n)\n',
-        # 17-18: builds
-        "Makefile": f"run:\n\tpython evaluate.py {folder}/{a}{one}\n\tpython evaluate.py {folder}/{b}{one}\n",
-        "Dockerfile": f"FROM python\nCOPY {folder}/{a}{one} /a/\nCOPY {folder}/{b}{one} /b/\n",
-        # the second family: 6 in 3
-        "analysis/a.py": f'x = "{folder}/{a}{two}"\ny = f"{folder}/{{n}}{two}"\n',
-        "analysis/verify.py": f'for n in ["{a}", "{b}"]: load("{folder}/" + n + "{two}")\nz = "{folder}/%s{two}" % n\n',
-        "analysis/list.py": f'import glob\nx = glob.glob("{folder}/*{two}")\ny = glob.glob("{folder}/*{two}")\n',
-        # decoys
-        "README.md": f"Both `{folder}/{a}{one}` and `{folder}/{a}{two}` are there.\n",
-        "decoys.py": f'"""Docs of {folder}/{a}{one}."""\n# {folder}/{b}{one}\n'
-        f'x = "{folder}/{a}{one}.bak"\ny = "{folder}/old_{a}{one}"\n'
-        f'z = "results/{b}{one}"\nw = "{a}"; v = "{main}"; {main} = 1\nprint("done with {folder}/{a}{one} now")\n'
-        f'u = "https://host/{folder}/{a}{one}"\nt = f"{{v}}.{ext}"\n',
-        f"{folder}/{a}{one}.dvc": f"outs:\n- path: {a}{one}\n",
-    }
-
-
-WORLDS = [
-    (NAMES, "cv_best", "cccv1_best", "models", "pth"),
-    (("amber", "birch", "cedar", "dogwood"), "final", "final_v2", "weights", "safetensors"),
-]
-
-
 @pytest.mark.parametrize("arguments", WORLDS)
 def test_seed_world(tmp_path: Path, arguments: tuple[tuple[str, str, str, str], str, str, str, str]) -> None:
     names, main, other, folder, ext = arguments
-    plant(tmp_path, world(names, main, other, folder, ext))
+    plant(tmp_path, sources(names, main, other, folder, ext))
     for name in names:
         for family in (main, other):
             plant(tmp_path, {f"{folder}/{name}_{family}.{ext}": "weights"})

@@ -64,11 +64,14 @@ def form_options(function: Callback) -> Callback:
 def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> None:
     """Print ``payload`` as JSON, or ``blocks`` (lines and tables, top to bottom) as text or Markdown."""
     if form == "json":
-        click.echo(json.dumps(_finite(payload), indent=2, ensure_ascii=False, allow_nan=False))
-    elif form == "md":
-        click.echo("\n\n".join(_markdown(block) if isinstance(block, Table) else block for block in blocks))
+        text = json.dumps(_finite(payload), indent=2, ensure_ascii=False, allow_nan=False)
+        click.echo(text.encode("utf-8", "backslashreplace").decode())  # names of files need not be text
+        return
+    shown = [_shown(block) for block in blocks]
+    if form == "md":
+        click.echo("\n\n".join(_markdown(block) if isinstance(block, Table) else block for block in shown))
     else:
-        _print_text(blocks)
+        _print_text(shown)
 
 
 def human_bytes(count: int) -> str:
@@ -90,6 +93,24 @@ def human_age(days: float) -> str:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """``1 file``, ``2 files``; ``nouns`` where the plural is not the noun and an s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def one_line(text: str) -> str:
+    """The text with its line ends written as escapes, for names in a cell."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _shown(block: str | Table) -> str | Table:
+    """The block without what would steer a terminal or is no character: names of files and tensors may hold both."""
+    if isinstance(block, str):
+        return _printable(block)
+    return replace(block, rows=[[_printable(cell) for cell in row] for row in block.rows])
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.inventory import sources
+from holdfast.inventory import tree
 from holdfast.repo.cache import list_objects, read_members
 from holdfast.repo.dvc import local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX
@@ -48,9 +48,10 @@ def walk_files(top: Path, *, min_size: int, skipped: Collection[Path], notes: li
     ``skipped`` (absolute). What cannot be read gets a line in ``notes``.
     """
     labels = frozenset(path.relative_to(top).as_posix() for path in skipped if path.is_relative_to(top))
-    for path, label in sources.walk_files(top, notes, skipped=labels, owned=SKIPPED_FOLDERS):
+    for file in tree.walk_files(top, notes, skipped=labels, owned=SKIPPED_FOLDERS):
+        label = file.label
         try:
-            found = _candidate(path, label, path.lstat())
+            found = _candidate(file.path, label, file.entry.stat(follow_symlinks=False))
         except OSError as error:
             notes.append(f"{label}: {error.strerror}")
             continue

@@ -1,20 +1,18 @@
 """Digests of files that have not changed since they were last read.
 
-One SQLite file, keyed by device, inode, size and mtime in nanoseconds: what DVC goes by too. Processes share it; one
-that finds it broken makes it anew, and one that cannot write it does without. Nothing in it is needed: it can be
-deleted at any time.
+One SQLite file, keyed by device, inode, size and mtime in nanoseconds: what DVC goes by too. It can be deleted at any
+time (see `holdfast.cachefile`).
 """
 
-import contextlib
 import json
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from holdfast.cachefile import CacheFile, signed, unsigned
 from holdfast.errors import IntegrityError
 from holdfast.formats.checkpoint import Checkpoint
 from holdfast.formats.content import NoDigestError, Progress, digest_of, tensor_digests
@@ -24,9 +22,15 @@ from holdfast.formats.source import FileSource
 from holdfast.formats.summary import Summary, summary_of
 
 SCHEMA = 1
-BUSY_SECONDS = 30.0
 # a file written within the clock's last tick could be written again without another mtime; the tick of ext4 is 4 ms
 RACY_NS = 20_000_000
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS digests (device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,"
+    " file TEXT, md5 TEXT, weights TEXT, no_weights TEXT, summary TEXT, tensors TEXT,"
+    " PRIMARY KEY (device, inode, size, mtime_ns)) WITHOUT ROWID"
+)
+# SQLite takes 32,766 values in a query
+INODES_A_QUERY = 30_000
 COLUMNS = ("file", "md5", "weights", "no_weights", "summary")
 
 Key = tuple[int, int, int, int]
@@ -67,13 +71,12 @@ class DigestCache:
     """
 
     def __init__(self, path: Path | None, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self.path = path
         self.now_ns = now_ns
-        self._connection: sqlite3.Connection | None = None
+        self._file = CacheFile(path, SCHEMA, [TABLE])
 
     def get(self, status: os.stat_result) -> Digests:
         """What is known of the file with this status."""
-        with self._trying() as connection:
+        with self._file.trying() as connection:
             if connection is not None:
                 row = connection.execute(
                     f"SELECT {', '.join(COLUMNS)}, tensors FROM digests"
@@ -84,15 +87,29 @@ class DigestCache:
                     return _digests(row)
         return Digests()
 
-    def all(self) -> dict[Key, Digests]:
-        """All that is known, without the tensors' digests: one query for a scan of many files."""
-        with self._trying() as connection:
+    def many(self, keys: Iterable[Key]) -> dict[Key, Digests]:
+        """What is known of many files, without their tensors' digests: a query for 30,000 files, and none for each.
+
+        Files of which nothing is known are not in it.
+        """
+        devices: dict[int, list[int]] = {}
+        wanted = set(keys)
+        for device, inode, _, _ in wanted:
+            devices.setdefault(device, []).append(signed(inode))
+        found: dict[Key, Digests] = {}
+        with self._file.trying() as connection:
             if connection is not None:
-                rows = connection.execute(
-                    f"SELECT device, inode, size, mtime_ns, {', '.join(COLUMNS)}, NULL FROM digests"
-                )
-                return {_unsigned(row[:4]): _digests(row[4:]) for row in rows}
-        return {}
+                for device, inodes in devices.items():
+                    for start in range(0, len(inodes), INODES_A_QUERY):
+                        part = inodes[start : start + INODES_A_QUERY]
+                        rows = connection.execute(
+                            f"SELECT device, inode, size, mtime_ns, {', '.join(COLUMNS)}, NULL FROM digests"
+                            f" WHERE device = ? AND inode IN ({', '.join('?' * len(part))})",
+                            (signed(device), *part),
+                        )
+                        known = ((_unsigned(row[:4]), row[4:]) for row in rows)
+                        found |= {key: _digests(row) for key, row in known if key in wanted}
+        return found
 
     def put(self, status: os.stat_result, digests: Digests) -> None:
         """Add what is not None to what is known of the file; a file changed this very moment is not kept."""
@@ -109,7 +126,7 @@ class DigestCache:
             None if tensors is None else json.dumps(tensors),
         )
         names = (*COLUMNS, "tensors")
-        with self._trying() as connection:
+        with self._file.trying() as connection:
             if connection is not None:
                 connection.execute(
                     f"INSERT INTO digests VALUES ({', '.join('?' * len(values))})"
@@ -120,9 +137,7 @@ class DigestCache:
 
     def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._file.close()
 
     def __enter__(self) -> "DigestCache":
         return self
@@ -132,72 +147,14 @@ class DigestCache:
     ) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _trying(self) -> Iterator[sqlite3.Connection | None]:
-        """The connection, None where there can be none; what goes wrong with it is no error of the caller's."""
-        try:
-            yield self._connect()
-        except sqlite3.OperationalError:
-            pass  # locked for too long, a full disk, no permission: then nothing is kept
-        except (sqlite3.DatabaseError, ValueError, TypeError):
-            self._forget()  # torn, or of another schema
-
-    def _connect(self) -> sqlite3.Connection | None:
-        if self._connection is None and self.path is not None:
-            try:
-                self._connection = _opened(self.path)
-            except sqlite3.OperationalError:
-                self.path = None
-            except (sqlite3.DatabaseError, _OtherSchemaError):
-                self._forget()
-                with contextlib.suppress(sqlite3.Error, _OtherSchemaError, OSError):
-                    assert self.path is not None
-                    self._connection = _opened(self.path)
-            except OSError:
-                self.path = None
-        return self._connection
-
-    def _forget(self) -> None:
-        self.close()
-        assert self.path is not None
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                Path(f"{self.path}{suffix}").unlink()
-
-
-class _OtherSchemaError(Exception):
-    """The file was made by another version."""
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if schema not in (0, SCHEMA):
-            raise _OtherSchemaError
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS digests (device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,"
-            " file TEXT, md5 TEXT, weights TEXT, no_weights TEXT, summary TEXT, tensors TEXT,"
-            " PRIMARY KEY (device, inode, size, mtime_ns)) WITHOUT ROWID"
-        )
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
 
 def _signed(key: Key) -> Key:
-    # SQLite's integers are signed; some file systems use all 64 bits of an inode
-    a, b, c, d = ((number + 2**63) % 2**64 - 2**63 for number in key)
+    a, b, c, d = map(signed, key)
     return (a, b, c, d)
 
 
 def _unsigned(key: Key) -> Key:
-    a, b, c, d = (number % 2**64 for number in key)
+    a, b, c, d = map(unsigned, key)
     return (a, b, c, d)
 
 

@@ -18,14 +18,14 @@ from holdfast.formats.torch_zip import folder_of, open_torch_zip
 HEAD_BYTES = 512
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 PICKLE_PROTOCOLS = b"\x00\x01\x02\x03\x04\x05"
-# what other tools write, recognised so that the reason can say so: (where, what) → name
+# what other tools write, recognised so that the reason can say so: (where, what) → (format, name)
 KNOWN = {
-    (0, b"\x89HDF\r\n\x1a\n"): "an HDF5 file",
-    (0, b"GGUF"): "a GGUF file",
-    (4, b"TFL3"): "a TensorFlow Lite file",
-    (257, b"ustar"): "a tar archive",
-    (0, b"\x1f\x8b"): "a gzip file",
-    (0, b"\x28\xb5\x2f\xfd"): "a zstd file",
+    (0, b"\x89HDF\r\n\x1a\n"): ("hdf5", "an HDF5 file"),
+    (0, b"GGUF"): ("gguf", "a GGUF file"),
+    (4, b"TFL3"): ("tflite", "a TensorFlow Lite file"),
+    (257, b"ustar"): ("tar", "a tar archive"),
+    (0, b"\x1f\x8b"): ("gzip", "a gzip file"),
+    (0, b"\x28\xb5\x2f\xfd"): ("zstd", "a zstd file"),
 }
 
 
@@ -105,9 +105,9 @@ def _pickle(source: Source) -> Checkpoint:
 
 def _unknown(source: Source) -> Checkpoint:
     head = source.read(0, HEAD_BYTES)
-    for (place, magic), name in KNOWN.items():
+    for (place, magic), (kind, name) in KNOWN.items():
         if head[place : place + len(magic)] == magic:
-            return _opaque(source, "unknown", f"{name}, whose tensors Holdfast does not read")
+            return _opaque(source, kind, f"{name}, whose tensors Holdfast does not read")
     reason = "its first bytes are those of no format that Holdfast knows" if head else "it is empty"
     return _opaque(source, "unknown", reason)
 

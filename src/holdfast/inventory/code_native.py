@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from holdfast.inventory.code_modules import CodeTree
-from holdfast.inventory.sources import MAX_SOURCE_BYTES, Source, read_source, walk_files
+from holdfast.inventory.sources import MAX_SOURCE_BYTES, Source, read_source
+from holdfast.inventory.tree import walk_files
 
 NativeStatus = Literal["in use", "imported but not built", "built but unused", "declared only"]
 
@@ -51,13 +52,13 @@ def find_native(tree: CodeTree) -> list[NativeModule]:
     declared: dict[str, set[str]] = {}
     built: dict[str, set[str]] = {}
     notes: list[str] = []
-    for path, label in walk_files(tree.root, notes):
-        name = path.name
+    for file in walk_files(tree.root, notes):
+        label, name = file.label, file.name
         if name in ("Cargo.toml", "pyproject.toml", "setup.py", "setup.cfg"):
-            for module in _declared(path, label, notes):
+            for module in _declared(file.path, label, notes):
                 declared.setdefault(module, set()).add(label)
         elif name.endswith(".pyx"):
-            declared.setdefault(path.stem, set()).add(label)
+            declared.setdefault(file.path.stem, set()).add(label)
         elif (found := _BUILT.fullmatch(name)) is not None:
             built.setdefault(found[1], set()).add(label)
     modules = []

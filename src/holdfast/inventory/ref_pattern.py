@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -58,7 +57,8 @@ _PLACEHOLDER = re.compile(
     re.VERBOSE,
 )
 _EXTENSION = re.compile(r"\.[A-Za-z]\w{0,15}$")
-_DISTINCT = re.compile(r"[^\W_]+[_\-.]+[^\W_]|[^\W\d_]\d|\d[^\W\d_]")
+# more than a plain word
+DISTINCT_STEM = re.compile(r"[^\W_]+[_\-.]+[^\W_]|[^\W\d_]\d|\d[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +218,11 @@ class Matcher:
         stems = [_stem(path) for path in unique]
         once = {stem for stem in stems if stems.count(stem) == 1} if len(stems) < 500 else _singles(stems)
         self.targets = [
-            Target(path, tuple(path.split("/")), stem, stem in once - shared_stems and bool(_DISTINCT.search(stem)))
+            Target(path, tuple(path.split("/")), stem, stem in once - shared_stems and bool(DISTINCT_STEM.search(stem)))
             for path, stem in zip(unique, stems, strict=True)
         ]
         self._root_name = root_name
-        self._exists = lru_cache(maxsize=100_000)(exists)
+        self._exists = exists
         self._by_name: dict[str, list[Target]] = {}
         for target in self.targets:
             self._by_name.setdefault(target.parts[-1], []).append(target)
@@ -304,8 +304,8 @@ class Matcher:
     def _pattern(self, shape: Shape, folder: str, listing: bool) -> set[str]:
         last = shape.components[-1]
         specific = _stem_characters(last) >= LEAST_STEM_CHARACTERS
-        has_folder = any(_letters(item) for item in shape.components[:-1])
-        suffix = _suffix(last)
+        has_folder = any(has_letters(item) for item in shape.components[:-1])
+        suffix = suffix_of(last)
         if not (specific or listing or (suffix and (has_folder or shape.globbing))):
             return set()
         if listing and shape.free and not specific and not has_folder:
@@ -383,11 +383,13 @@ def _without_stem_gap(path: str, target: Target) -> str | None:
     return target.path if target.stem_is_name and path == whole else None
 
 
-def _letters(component: Component) -> bool:
+def has_letters(component: Component) -> bool:
+    """Whether a letter or digit stands in it."""
     return any(isinstance(piece, str) and any(map(str.isalnum, piece)) for piece in component)
 
 
-def _suffix(component: Component) -> str:
+def suffix_of(component: Component) -> str:
+    """The suffix that a name of it has, with its dot; empty where none stands there."""
     last = component[-1]
     found = _EXTENSION.search(last) if isinstance(last, str) else None
     return found[0] if found else ""
@@ -396,4 +398,4 @@ def _suffix(component: Component) -> str:
 def _stem_characters(component: Component) -> int:
     texts = [piece for piece in component if isinstance(piece, str)]
     count = sum(character.isalnum() for text in texts for character in text)
-    return count - sum(map(str.isalnum, _suffix(component)))
+    return count - sum(map(str.isalnum, suffix_of(component)))

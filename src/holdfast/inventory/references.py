@@ -6,13 +6,14 @@ comments, docstrings, messages and documents say is a *mention*, and counts apar
 """
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.inventory.ref_families import name_families
+from holdfast.inventory.ref_memory import Memory, ReferenceMemory, question_of, stamp_of
 from holdfast.inventory.ref_pattern import How, Match, Matcher
 from holdfast.inventory.ref_python import Hit, find_comments, find_in_python
 from holdfast.inventory.ref_text import find_in_text
@@ -157,6 +158,8 @@ def find_references(
     targets: Iterable[Path | str],
     *,
     families: Mapping[str, str] | None = None,
+    sources: Sequence[Source] | None = None,
+    memory: ReferenceMemory | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ReferenceReport:
     """Every place below ``root`` that names one of the targets.
@@ -165,6 +168,8 @@ def find_references(
         root: the folder whose sources are read, and from which paths are seen.
         targets: files, absolute or from ``root``; they need not exist (any more).
         families: the family of each target (from ``root``), where the caller knows them better than by their names.
+        sources: what to read, where the caller has walked the tree; all of ``root`` unless given.
+        memory: what was found before in sources that have not changed.
         progress: called with each source's path before it is read.
 
     Raises:
@@ -175,20 +180,34 @@ def find_references(
     if not paths:
         raise NoTargetError("no file is asked about", hint="Name files, folders or a pattern that exists")
     notes: list[str] = []
-    sources = list(walk_sources(root, notes))
-    shared = frozenset(Path(source.label).stem for source in sources if source.label not in paths)
-    matcher = Matcher(
-        paths,
-        root_name=root.name,
-        exists=lambda path: (root / path).is_file(),
-        shared_stems=shared | _siblings(root, paths),
-    )
-    finder = _Finder(matcher)
+    sources = list(walk_sources(root, notes)) if sources is None else sources
+    own = frozenset(paths)
+    shared = frozenset(Path(source.label).stem for source in sources if source.label not in own)
+    shared |= _siblings(root, paths)
+    asked = _Existence(root)
+    finder = Finder(Matcher(paths, root_name=root.name, exists=asked.is_file, shared_stems=shared))
+    stems = sorted(shared & {Path(path).stem for path in paths})
+    question = question_of(paths, [root.name], stems)
+    remembered = memory.recall(question) if memory is not None else {}
     found: list[Reference] = []
+    learned: dict[str, Memory] = {}
     for source in sources:
+        stamp = stamp_of(source) if memory is not None else None
+        old = remembered.get(source.label)
+        if old is not None and old.stamp == stamp and asked.agrees(old.asked):
+            found += [Reference(**{**item, "targets": tuple(item["targets"])}) for item in old.found]
+            continue
         progress(source.label)
-        if (text := read_source(source, notes)) is not None:
-            found += finder.find(source, text)
+        noted = len(notes)
+        asked.start()
+        text = read_source(source, notes)
+        places = finder.find(source, text) if text is not None else []
+        found += places
+        # changed meanwhile, or with something to say about it the next time as well
+        if stamp is not None and len(notes) == noted and stamp_of(source) == stamp:
+            learned[source.label] = Memory(stamp, asked.answers(), [asdict(item) for item in places])
+    if memory is not None and learned:
+        memory.keep(question, learned)
     found.sort(key=lambda item: (item.file, item.cell or 0, item.line, item.column, item.how))
     known = dict(families) if families is not None else name_families(paths)
     return ReferenceReport(tuple(paths), tuple(found), known, len(sources), tuple(notes))
@@ -201,6 +220,30 @@ def _from_root(root: Path, target: Path | str) -> str:
         return (whole.parent.resolve() / whole.name).relative_to(root).as_posix()
     except ValueError:
         raise NoTargetError(f"{target} lies outside {root}", hint="Name the folder above both with --root") from None
+
+
+class _Existence:
+    """Whether paths are files; remembers what one source made it ask."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, bool] = {}
+        self._asked: set[str] = set()
+
+    def is_file(self, path: str) -> bool:
+        self._asked.add(path)
+        if path not in self._known:
+            self._known[path] = (self._root / path).is_file()
+        return self._known[path]
+
+    def agrees(self, answers: Mapping[str, bool]) -> bool:
+        return all(self.is_file(path) == answer for path, answer in answers.items())
+
+    def start(self) -> None:
+        self._asked = set()
+
+    def answers(self) -> dict[str, bool]:
+        return {path: self._known[path] for path in sorted(self._asked)}
 
 
 def _siblings(root: Path, paths: list[str]) -> frozenset[str]:
@@ -220,7 +263,13 @@ def _siblings(root: Path, paths: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-class _Finder:
+class Finder:
+    """Finds the places of sources, one after the other.
+
+    Args:
+        matcher: knows what is asked about.
+    """
+
     def __init__(self, matcher: Matcher) -> None:
         # imported here: a compiled library that only a search for references needs
         from ahocorasick_rs import AhoCorasick
@@ -228,7 +277,8 @@ class _Finder:
         self._matcher = matcher
         words = matcher.needles
         self._needles = AhoCorasick(words)
-        self._telling = frozenset(index for index, word in enumerate(words) if word in matcher.telling_needles)
+        telling = matcher.telling_needles
+        self._telling = frozenset(index for index, word in enumerate(words) if word in telling)
 
     def find(self, source: Source, text: str) -> list[Reference]:
         """The places of one source; one pass over its text decides whether it is looked at closer."""

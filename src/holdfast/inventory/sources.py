@@ -2,13 +2,14 @@
 
 import ast
 import json
-import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from holdfast.inventory.tree import File, walk_files
 
 Kind = Literal["python", "notebook", "config", "shell", "build", "docs"]
 
@@ -17,31 +18,25 @@ MAX_SOURCE_BYTES = 4 << 20
 MAX_NOTEBOOK_BYTES = 64 << 20
 BINARY_PROBE_BYTES = 8192
 
-SKIPPED_FOLDERS = frozenset(
-    {".git", "node_modules", "__pycache__", ".ipynb_checkpoints", ".tox", ".nox", ".eggs", "site-packages"}
-    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
-)
-SKIPPED_DVC_FOLDERS = frozenset({"cache", "tmp"})
-VENV_MARK = "pyvenv.cfg"
 # what DVC writes itself tracks a file and does not use it
 SKIPPED_FILES = frozenset({"dvc.lock"})
 
 SUFFIXES: dict[str, Kind] = {
-    ".py": "python",
-    ".ipynb": "notebook",
-    ".yaml": "config",
-    ".yml": "config",
-    ".json": "config",
-    ".toml": "config",
-    ".ini": "config",
-    ".cfg": "config",
-    ".sh": "shell",
-    ".bash": "shell",
-    ".zsh": "shell",
-    ".mk": "build",
-    ".dockerfile": "build",
-    ".md": "docs",
-    ".rst": "docs",
+    "py": "python",
+    "ipynb": "notebook",
+    "yaml": "config",
+    "yml": "config",
+    "json": "config",
+    "toml": "config",
+    "ini": "config",
+    "cfg": "config",
+    "sh": "shell",
+    "bash": "shell",
+    "zsh": "shell",
+    "mk": "build",
+    "dockerfile": "build",
+    "md": "docs",
+    "rst": "docs",
 }
 BUILD_NAMES = ("Dockerfile", "Makefile", "makefile", "GNUmakefile", "Containerfile", "Justfile", "justfile")
 
@@ -69,58 +64,25 @@ class Cell:
     text: str
 
 
-def walk_sources(root: Path, notes: list[str], *, skipped: frozenset[str] = frozenset()) -> Iterator[Source]:
-    """The text sources below ``root``, ordered by path; symbolic links are not followed.
-
-    Left out are folders that tools own (git, DVC's cache, npm, byte code, virtual environments by their
-    ``pyvenv.cfg``), what DVC writes itself (``dvc.lock``, ``*.dvc``) and the folders in ``skipped`` (from the root).
-    What cannot be read gets a line in ``notes``.
-    """
-    for path, label in walk_files(root, notes, skipped=skipped):
-        if (kind := source_kind(path.name)) is not None:
-            yield Source(path, label, kind)
+def walk_sources(root: Path, notes: list[str]) -> Iterator[Source]:
+    """The text sources below ``root`` that `walk_files` meets, in its order; what DVC writes itself is none."""
+    return sources_among(walk_files(root, notes))
 
 
-def walk_files(
-    root: Path, notes: list[str], *, skipped: frozenset[str] = frozenset(), owned: frozenset[str] = SKIPPED_FOLDERS
-) -> Iterator[tuple[Path, str]]:
-    """Every regular file below ``root`` and its path from there, ordered; symbolic links are not followed.
-
-    Left out are folders called as one of ``owned`` (by tools), DVC's own, virtual environments, and the folders in
-    ``skipped`` (from the root). What cannot be read gets a line in ``notes``.
-    """
-    stack: list[tuple[str, str]] = [(str(root), "")]
-    while stack:
-        folder, prefix = stack.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            notes.append(f"{prefix.rstrip('/') or folder}: {error.strerror}")
-            continue
-        if any(entry.name == VENV_MARK for entry in entries):
-            continue
-        below = []
-        for entry in entries:
-            label = prefix + entry.name
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    in_dvc = prefix.endswith(".dvc/") and entry.name in SKIPPED_DVC_FOLDERS
-                    if entry.name not in owned and label not in skipped and not in_dvc:
-                        below.append((entry.path, label + "/"))
-                elif entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path), label
-            except OSError as error:
-                notes.append(f"{label}: {error.strerror}")
-        stack.extend(reversed(below))
+def sources_among(files: Iterable[File]) -> Iterator[Source]:
+    """Those of the files that are text sources."""
+    for file in files:
+        if (kind := source_kind(file.name)) is not None:
+            yield Source(file.path, file.label, kind)
 
 
 def source_kind(name: str) -> Kind | None:
     """What kind of source a file of that name is; None for none."""
-    if name in SKIPPED_FILES:
-        return None
-    if name.startswith(BUILD_NAMES) and not name.endswith((".md", ".py")):
+    stem, dot, suffix = name.rpartition(".")
+    kind = SUFFIXES.get(suffix.lower()) if dot and stem else None
+    if name.startswith(BUILD_NAMES) and suffix not in ("md", "py"):
         return "build"
-    return SUFFIXES.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 - a Path for each of 100,000 names is slow
+    return None if name in SKIPPED_FILES else kind
 
 
 def read_source(source: Source, notes: list[str]) -> str | None:

@@ -12,6 +12,7 @@ from holdfast.inventory.run_classes import number_text
 from holdfast.inventory.run_record import WEIGHT_ROLES, Run, base_of
 from holdfast.inventory.run_rules import RUN_CLASSES, RunClass
 from holdfast.inventory.run_verdicts import VERDICTS, SortedRun, Sorting
+from holdfast.report.markdown import count, one_line, table
 
 LOOSE_FILES_NAMED = 5
 METRICS_SHOWN = ("accuracy", "f1_macro")
@@ -39,7 +40,7 @@ def consolidation_report(sorting: Sorting, *, day: date, size_text: SizeText) ->
         size_text: writes a number of bytes.
     """
     sections = [
-        f"# Model consolidation: {_cell(sorting.scan.top.resolve().name)}\n\nGenerated: {day.isoformat()}\n\n"
+        f"# Model consolidation: {one_line(sorting.scan.top.resolve().name)}\n\nGenerated: {day.isoformat()}\n\n"
         + _summary(sorting, size_text),
         _current_state(sorting, size_text),
         _categories(sorting),
@@ -173,7 +174,7 @@ def _storage(sorting: Sorting, size_text: SizeText) -> str:
     total = sum(item.run.bytes for item in sorting.runs)
     rows.append(("Total", str(len(sorting.runs)), size_text(total), size_text(sorting.freed)))
     share = f" {sorting.freed / total:.0%} of {size_text(total)}." if total else ""
-    return f"## Storage\n\nSaved: {size_text(sorting.freed)} ({sorting.freed:,} bytes).{share}\n\n" + _table(
+    return f"## Storage\n\nSaved: {size_text(sorting.freed)} ({sorting.freed:,} bytes).{share}\n\n" + table(
         ("What", "Runs", "Size", "Freed"), rows, right=(1, 2, 3)
     )
 
@@ -245,7 +246,7 @@ def _performance(sorting: Sorting) -> str:
         for item in kept
     ]
     header = ("Model", "Architecture", *(LABELS.get(metric, metric) for metric in metrics), "Best for")
-    return "## Performance\n\n" + _table(header, rows, right=tuple(range(2, 2 + len(metrics))))
+    return "## Performance\n\n" + table(header, rows, right=tuple(range(2, 2 + len(metrics))))
 
 
 def _best_for(item: SortedRun, kept: Sequence[SortedRun]) -> str:
@@ -362,15 +363,5 @@ def _folder(place: str) -> str:
     return "the folder itself" if place == "." else f"{place}/"
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count:,} runs"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    rule = ["--:" if place in right else "---" for place in range(len(header))]
-    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (header, *rows)]
-    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def _runs(number: int) -> str:
+    return count(number, "run")

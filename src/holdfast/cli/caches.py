@@ -1,0 +1,27 @@
+"""Where what can be found out again is kept: in the DVC project, else in the user's cache folder."""
+
+import os
+from pathlib import Path
+
+from holdfast.formats.cache import DigestCache
+from holdfast.inventory.ref_memory import ReferenceMemory
+
+PROJECT_PLACE = Path(".dvc") / "tmp" / "holdfast"
+
+
+def digest_cache(start: Path) -> DigestCache:
+    """The cache of digests: that of the DVC project around ``start``, else the user's."""
+    return DigestCache(_place(start) / "digests.sqlite")
+
+
+def reference_memory(start: Path) -> ReferenceMemory:
+    """What is known of the sources of the DVC project around ``start``, else of the user's."""
+    return ReferenceMemory(_place(start) / "references.sqlite")
+
+
+def _place(start: Path) -> Path:
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / ".dvc").is_dir():
+            return folder / PROJECT_PLACE
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "holdfast"
