@@ -23,8 +23,9 @@ from holdfast.inventory.models import ModelFile, ScanReport
 from holdfast.inventory.ref_families import name_families
 from holdfast.inventory.ref_memory import ReferenceMemory
 from holdfast.inventory.references import find_references
-from holdfast.inventory.scan import Registered, ScanRules, read_scan_rules, scan_tree
+from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
 from holdfast.inventory.scan_files import choose
+from holdfast.inventory.scan_judge import Registered
 from worlds import World, make_home, make_repository
 
 LATER_NS = 2**62

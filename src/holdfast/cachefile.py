@@ -1,7 +1,7 @@
 """An SQLite file of things that can be found out again: shared by processes, made anew where it is broken.
 
-Nothing in it is needed, and it can be deleted at any time. One who finds it torn or of another schema makes it anew, and
-one who cannot write it does without.
+Nothing in it is needed, and it can be deleted at any time. One who finds it torn or of another schema makes it anew,
+and one who cannot write it does without.
 """
 
 import contextlib

@@ -12,7 +12,8 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, one_line, plural
 from holdfast.errors import NotARepositoryError, UsageError
 from holdfast.inventory.models import ModelFamily, ModelFile, SameFiles, ScanReport
-from holdfast.inventory.scan import Registered, ScanRules, read_scan_rules, scan_tree
+from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
+from holdfast.inventory.scan_judge import Registered
 from holdfast.inventory.scan_status import STATUSES
 from holdfast.inventory.scan_table import csv_of, write_parquet
 from holdfast.registry.store import Registry
@@ -150,7 +151,7 @@ def _blocks(report: ScanReport, only: str | None, everything: bool) -> Iterator[
 
 
 def _sentence(report: ScanReport) -> str:
-    looked = plural(len(report.files), "file")
+    looked = plural(report.looked, "file")
     if not report.models:
         return f"No model files among {looked}."
     several = sum(family.files > 1 for family in report.families)

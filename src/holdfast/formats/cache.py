@@ -113,11 +113,14 @@ class DigestCache:
 
     def put(self, status: os.stat_result, digests: Digests) -> None:
         """Add what is not None to what is known of the file; a file changed this very moment is not kept."""
-        if self.now_ns() - status.st_mtime_ns < RACY_NS:
-            return
+        if self.now_ns() - status.st_mtime_ns >= RACY_NS:
+            self.put_key(key_of(status), digests)
+
+    def put_key(self, key: Key, digests: Digests) -> None:
+        """The same for what a caller knows to be unchanging under a key of its own."""
         tensors = None if digests.tensors is None else {name: raw.hex() for name, raw in digests.tensors.items()}
         values = (
-            *_signed(key_of(status)),
+            *_signed(key),
             digests.file,
             digests.md5,
             digests.weights,

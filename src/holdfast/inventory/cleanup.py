@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from holdfast.compare.checkpoints import Comparison, compare_checkpoints
@@ -165,9 +166,9 @@ def _compare(
 
 def _pair(a: ModelFile, b: ModelFile, scan: ScanReport) -> Pair:
     try:
-        source_a, checkpoint_a = open_checkpoint(scan.root / a.path)
+        source_a, checkpoint_a = open_checkpoint(Path(scan.root) / a.path)
         with source_a:
-            source_b, checkpoint_b = open_checkpoint(scan.root / b.path)
+            source_b, checkpoint_b = open_checkpoint(Path(scan.root) / b.path)
             with source_b:
                 return Pair(a, b, compare_checkpoints(checkpoint_a, checkpoint_b))
     except (HoldfastError, OSError) as error:

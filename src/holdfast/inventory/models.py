@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from holdfast.inventory.copies import CopyFolder
@@ -98,25 +97,27 @@ class ScanReport:
     """All model files of a tree.
 
     Attributes:
-        root: the folder.
+        root: the folder, or the URL of a bucket.
         models: ordered by path.
         families: largest first.
         duplicates: equal bytes, largest first.
         same_weights: equal weights in files that are no duplicates, largest first.
         copies: folders of second copies, with all their files.
-        files: all files that were met, model or not.
+        files: all files that were met, model or not; none of a bucket.
+        looked: how many were met.
         references: every place that refers to a model file; None where there is none to be referred to.
         tracking: what git and DVC track.
         notes: what could not be read or looked at.
     """
 
-    root: Path
+    root: str
     models: tuple[ModelFile, ...]
     families: tuple[ModelFamily, ...]
     duplicates: tuple[SameFiles, ...]
     same_weights: tuple[SameFiles, ...]
     copies: tuple[CopyFolder, ...]
     files: tuple[File, ...]
+    looked: int
     references: ReferenceReport | None
     tracking: Tracking
     notes: tuple[str, ...]
@@ -136,12 +137,12 @@ class ScanReport:
         """The report as JSON takes it."""
         return {
             "format": SCAN_FORMAT,
-            "root": str(self.root),
+            "root": self.root,
             "models": [asdict(model) for model in self.models],
             "families": [asdict(family) for family in self.families],
             "duplicates": [asdict(group) for group in self.duplicates],
             "same_weights": [asdict(group) for group in self.same_weights],
             "copies": [{"path": folder.path, "why": folder.why, "files": len(folder.files)} for folder in self.copies],
-            "files": len(self.files),
+            "files": self.looked,
             "notes": list(self.notes),
         }

@@ -3,21 +3,20 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.inventory.config import Section, find_config, read_config
-from holdfast.inventory.copies import CACHE_FOLDERS, CopyFolder, Twins, find_copy_folders, is_backup_name, is_cache
-from holdfast.inventory.models import ModelFamily, ModelFile, SameFiles, ScanReport
+from holdfast.inventory.copies import CACHE_FOLDERS, CopyFolder, Twins, find_copy_folders, is_cache
+from holdfast.inventory.models import ScanReport
 from holdfast.inventory.ref_families import name_families
 from holdfast.inventory.ref_memory import ReferenceMemory
-from holdfast.inventory.references import SCRIPT_KINDS, Reference, ReferenceReport, find_references
+from holdfast.inventory.references import find_references
 from holdfast.inventory.scan_files import Found, find_links, find_models
-from holdfast.inventory.scan_status import STATUSES, Status, Used, find_rivals, rank_families
+from holdfast.inventory.scan_judge import Registered, assemble
 from holdfast.inventory.sources import sources_among
-from holdfast.inventory.tracking import Tracking, read_tracking
+from holdfast.inventory.tracking import read_tracking
 from holdfast.inventory.tree import SKIPPED_FOLDERS, Excludes, File, walk_files
 from holdfast.repo.workspace import find_git_root
 
@@ -36,21 +35,6 @@ class ScanRules:
 
     exclude: tuple[str, ...] = ()
     backup: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A version of the registry, as far as a file can be told to be it.
-
-    Attributes:
-        name: ``app/name@v3``.
-        oid: DVC's md5 of the file, or ``<md5>.dir``.
-        weights: the weights digest.
-    """
-
-    name: str
-    oid: str
-    weights: str
 
 
 Progress = Callable[[int, int], None]
@@ -117,30 +101,25 @@ def scan_tree(
     copied = {file.label: folder for folder in copies for file in folder.files}
     tracking = read_tracking(root, find_git_root(root), files, notes)
     references = None
-    labels = [item.file.label for item in (*found, *(item for item, _ in linked))]
+    labels = [item.label for item in (*found, *(item for item, _ in linked))]
     live = [label for label in labels if label not in copied and not is_cache(label)]
     if live:
         sources = list(sources_among(live_files(own, copied, same)))
         families = name_families(live)
         references = find_references(root, live, families=families, sources=sources, memory=memory)
         notes += references.notes
-    others = name_families(label for label in labels if label in copied or is_cache(label))
-    judge = _Judge(references, others, copied, tracking, list(registered))
-    digests = _equal_sizes(found, cache, notes)
-    models = [judge.model(item, digests.get(item.file.label)) for item in found]
-    models += [judge.model(item, None, link) for item, link in linked]
-    models.sort(key=lambda model: model.path)
-    return ScanReport(
-        root,
-        tuple(models),
-        judge.families(models),
-        _same(models, lambda model: model.digest),
-        _same_weights(models),
-        tuple(copies),
-        tuple(files),
-        references,
-        tracking,
-        tuple(notes),
+    return assemble(
+        str(root),
+        found,
+        _equal_sizes(root, found, cache, notes),
+        links=linked,
+        references=references,
+        copies=copies,
+        tracking=tracking,
+        registered=registered,
+        files=files,
+        looked=len(files),
+        notes=notes,
     )
 
 
@@ -164,122 +143,6 @@ def live_files(
                 yield file
 
 
-class _Judge:
-    """Puts together what is known of a file, and says what it is to the project."""
-
-    def __init__(
-        self,
-        references: ReferenceReport | None,
-        others: Mapping[str, str],
-        copied: Mapping[str, CopyFolder],
-        tracking: Tracking,
-        registered: Sequence[Registered],
-    ) -> None:
-        self._copied = copied
-        self._tracking = tracking
-        self._by_oid: dict[str, list[str]] = {}
-        self._by_weights: dict[str, list[str]] = {}
-        for version in registered:
-            self._by_oid.setdefault(version.oid, []).append(version.name)
-            self._by_weights.setdefault(version.weights, []).append(version.name)
-        live = references.families if references is not None else {}
-        self._family = {**others, **live}
-        places: dict[str, list[Reference]] = {}
-        members: dict[str, list[str]] = {}
-        for label, family in live.items():
-            members.setdefault(family, []).append(label)
-        by_family: dict[str, list[Reference]] = {}
-        for place in references.references if references is not None else ():
-            for target in place.targets:
-                places.setdefault(target, []).append(place)
-            for family in {self._family[target] for target in place.targets}:
-                by_family.setdefault(family, []).append(place)
-        self._used = {label: _used(items) for label, items in places.items()}
-        self._family_used = {family: _used(by_family.get(family, ())) for family in members}
-        self._rivals = find_rivals(members)
-        self._beaten_by = rank_families(self._rivals, self._family_used)
-
-    def model(self, item: Found, digest: str | None, link: str | None = None) -> ModelFile:
-        """One file, judged."""
-        label, digests, summary = item.file.label, item.digests, item.digests.summary
-        assert summary is not None
-        versions = self._versions(label, digests.weights)
-        used = self._used.get(label, Used())
-        status, why = self._status(label, used, versions)
-        return ModelFile(
-            path=label,
-            size=item.size,
-            modified=datetime.fromtimestamp(int(item.modified), timezone.utc).isoformat(),
-            format=summary.format,
-            parameters=summary.parameters if summary.weight_tensors else None,
-            dtypes=summary.dtypes,
-            optimizer_nbytes=summary.optimizer_nbytes,
-            family=self._family.get(label, label),
-            weights=digests.weights,
-            opaque=summary.opaque,
-            digest=digest,
-            link=link,
-            tracked=self._tracking.of(label),
-            used=used,
-            versions=versions,
-            status=status,
-            why=why,
-        )
-
-    def families(self, models: Iterable[ModelFile]) -> tuple[ModelFamily, ...]:
-        """The families of all files, with their totals."""
-        members: dict[str, list[ModelFile]] = {}
-        for model in models:
-            members.setdefault(model.family, []).append(model)
-        rivals = {
-            family: tuple(other for other in group if other != family) for group in self._rivals for family in group
-        }
-        result = [
-            ModelFamily(
-                name,
-                len(items),
-                sum(item.size for item in items if item.link is None),
-                {status: count for status in STATUSES if (count := sum(item.status == status for item in items))},
-                self._family_used.get(name, Used()),
-                rivals.get(name, ()),
-            )
-            for name, items in members.items()
-        ]
-        return tuple(sorted(result, key=lambda family: (-family.bytes, family.name)))
-
-    def _versions(self, label: str, weights: str | None) -> tuple[str, ...]:
-        names = {*self._by_oid.get(self._tracking.oid(label), ()), *self._by_weights.get(weights or "", ())}
-        return tuple(sorted(names))
-
-    def _status(self, label: str, used: Used, versions: Sequence[str]) -> tuple[Status, str]:
-        if is_cache(label):
-            return "cache", "in the cache of a tool"
-        if label in self._copied:
-            folder = self._copied[label]
-            return "backup", f"in {folder.path}/: {folder.why}"
-        if is_backup_name(label.rpartition("/")[2]):
-            return "backup", "its name says so"
-        if versions:
-            return "registered", f"it is {', '.join(versions)}"
-        family = self._family.get(label, label)
-        if not used.references:
-            return "unreferenced", "nothing refers to it"
-        if better := self._beaten_by.get(family):
-            return "secondary", f"{better} is used more"
-        return "primary", "what refers to it prefers no other"
-
-
-def _used(places: Iterable[Reference]) -> Used:
-    everything = list(places)
-    real = [place for place in everything if not place.is_mention]
-    return Used(
-        len(real),
-        len({place.file for place in real if place.kind in SCRIPT_KINDS}),
-        len({place.file for place in real if place.kind not in SCRIPT_KINDS}),
-        len(everything) - len(real),
-    )
-
-
 def equal_files(cache: DigestCache) -> Callable[[File, File], bool]:
     """Tells whether two files have equal bytes; what cannot be read equals nothing."""
 
@@ -292,7 +155,7 @@ def equal_files(cache: DigestCache) -> Callable[[File, File], bool]:
     return same
 
 
-def _equal_sizes(found: Iterable[Found], cache: DigestCache, notes: list[str]) -> dict[str, str]:
+def _equal_sizes(root: Path, found: Iterable[Found], cache: DigestCache, notes: list[str]) -> dict[str, str]:
     """The digests of the bytes of files that share their size with another: hard links are one file."""
     sizes: dict[int, dict[tuple[int, int], list[Found]]] = {}
     for item in found:
@@ -305,30 +168,9 @@ def _equal_sizes(found: Iterable[Found], cache: DigestCache, notes: list[str]) -
             digest = item.digests.file
             if digest is None:
                 try:
-                    digest = digests_of(item.file.path, cache, file=True).file
+                    digest = digests_of(root / item.label, cache, file=True).file
                 except (OSError, IntegrityError) as error:
-                    notes.append(f"{item.file.label}: {error}")
+                    notes.append(f"{item.label}: {error}")
             if digest is not None:
-                result[item.file.label] = digest
+                result[item.label] = digest
     return result
-
-
-def _same(models: Iterable[ModelFile], of: Callable[[ModelFile], str | None]) -> tuple[SameFiles, ...]:
-    groups: dict[str, list[ModelFile]] = {}
-    for model in models:
-        if (digest := of(model)) is not None and model.link is None:
-            groups.setdefault(digest, []).append(model)
-    result = [
-        SameFiles(digest, tuple(model.path for model in items), min(model.size for model in items))
-        for digest, items in groups.items()
-        if len(items) > 1
-    ]
-    return tuple(sorted(result, key=lambda group: (-group.size * len(group.paths), group.paths)))
-
-
-def _same_weights(models: Sequence[ModelFile]) -> tuple[SameFiles, ...]:
-    """Equal weights, one file of each group of duplicates standing for all."""
-    first: dict[str, ModelFile] = {}
-    for model in models:
-        first.setdefault(model.digest or model.path, model)
-    return _same(first.values(), lambda model: model.weights)

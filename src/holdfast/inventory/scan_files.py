@@ -48,15 +48,15 @@ Choice = Literal["model", "content", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model file and what is known of it.
+    """A model file or object and what is known of it.
 
     Attributes:
-        file: where it is.
+        label: its path from the root, with slashes.
         key: what its digests are kept under.
         digests: its summary, and the weights digest where it was asked for.
     """
 
-    file: File
+    label: str
     key: Key
     digests: Digests
 
@@ -115,12 +115,12 @@ def find_models(
         if choice == "model" or key[2] >= LEAST_BYTES:
             chosen.append((file, key, choice))
     known = cache.many(key for _, key, _ in chosen)
-    missing = [key[2] for _, key, choice in chosen if choice == "model" and not _enough(known.get(key), weights)]
+    missing = [key[2] for _, key, choice in chosen if choice == "model" and not enough(known.get(key), weights)]
     total, done = sum(missing), 0
     found = []
     for file, key, choice in chosen:
         digests = known.get(key)
-        if not _enough(digests, weights):
+        if not enough(digests, weights):
             try:
                 digests = _read(file.path, cache, choice, weights)
             except OSError as error:
@@ -130,8 +130,8 @@ def find_models(
                 done += key[2]
                 progress(done, total)
         assert digests is not None
-        if _is_model(choice, digests):
-            found.append(Found(file, key, digests))
+        if is_model(choice, digests):
+            found.append(Found(file.label, key, digests))
     return found
 
 
@@ -159,18 +159,20 @@ def find_links(
             digests = _read(target, cache, choice, weights)
         except (OSError, RuntimeError):
             continue  # it leads nowhere, or in circles
-        if _is_model(choice, digests):
-            result.append((Found(link, key_of(status), digests), target.relative_to(root).as_posix()))
+        if is_model(choice, digests):
+            result.append((Found(link.label, key_of(status), digests), target.relative_to(root).as_posix()))
     if outside:
         notes.append(f"{outside} links to model files outside of {root} were not followed")
     return result
 
 
-def _is_model(choice: Choice, digests: Digests) -> bool:
+def is_model(choice: Choice, digests: Digests) -> bool:
+    """Whether it is a model, now that its content is known."""
     return choice == "model" or (digests.summary is not None and digests.summary.format in SPEAKING_FORMATS)
 
 
-def _enough(digests: Digests | None, weights: bool) -> bool:
+def enough(digests: Digests | None, weights: bool) -> bool:
+    """Whether all that a scan wants is known."""
     if digests is None or digests.summary is None:
         return False
     return not weights or digests.weights is not None or digests.no_weights is not None
@@ -187,11 +189,11 @@ def _read(path: Path, cache: DigestCache, choice: Choice, weights: bool) -> Dige
             digests = Digests(summary=digests.summary, no_weights="it is no checkpoint")
             cache.put(path.stat(), digests)
     except IntegrityError as error:
-        reason = error.message.removeprefix(f"{path} ")
-        digests = Digests(summary=_damaged(reason), no_weights=reason)
+        digests = damaged(error.message.removeprefix(f"{path} "))
         cache.put(path.stat(), digests)
     return digests
 
 
-def _damaged(reason: str) -> Summary:
-    return Summary(DAMAGED, 0, 0, 0, 0, 0, 0, {}, reason)
+def damaged(reason: str) -> Digests:
+    """What is known of a file that is torn."""
+    return Digests(summary=Summary(DAMAGED, 0, 0, 0, 0, 0, 0, {}, reason), no_weights=reason)

@@ -6,6 +6,7 @@ Every figure is computed from the facts, and the date comes from the caller, so 
 import shlex
 from collections.abc import Callable, Sequence
 from datetime import date
+from pathlib import PurePath
 
 from holdfast.compare.checkpoints import Comparison, PartBytes
 from holdfast.inventory.cleanup import Cleanup, Pair, Removal, Rivalry
@@ -37,7 +38,7 @@ def cleanup_report(cleanup: Cleanup, *, day: date, size_text: SizeText) -> str:
         size_text: writes a number of bytes.
     """
     sections = [
-        f"# Model clean-up: {one_line(cleanup.scan.root.name)}\n\nGenerated: {day.isoformat()}\n\n"
+        f"# Model clean-up: {one_line(PurePath(cleanup.scan.root).name)}\n\nGenerated: {day.isoformat()}\n\n"
         + _summary(cleanup, size_text),
         _models(cleanup, size_text),
         _verification(cleanup, size_text),
@@ -54,9 +55,9 @@ def _summary(cleanup: Cleanup, size_text: SizeText) -> str:
     scan = cleanup.scan
     total = _total(scan.models)
     if not scan.models:
-        return f"There are no model files among {count(len(scan.files), 'file')}."
+        return f"There are no model files among {count(scan.looked, 'file')}."
     lines = [
-        f"{count(len(scan.models), 'model file')} among {count(len(scan.files), 'file')} hold {size_text(total)}.",
+        f"{count(len(scan.models), 'model file')} among {count(scan.looked, 'file')} hold {size_text(total)}.",
         "",
     ]
     lines += [
