@@ -9,13 +9,16 @@ import click
 
 from holdfast.cli.caches import digest_cache, reference_memory
 from holdfast.cli.groups import Verb
+from holdfast.cli.naming import open_objects
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, one_line, plural
 from holdfast.errors import NotARepositoryError, UsageError
 from holdfast.inventory.models import ModelFamily, ModelFile, SameFiles, ScanReport
 from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
 from holdfast.inventory.scan_judge import Registered
+from holdfast.inventory.scan_objects import scan_store
 from holdfast.inventory.scan_status import STATUSES
 from holdfast.inventory.scan_table import csv_of, write_parquet
+from holdfast.objectstore.location import is_url
 from holdfast.registry.store import Registry
 from holdfast.repo.workspace import find_git_root, find_project
 
@@ -30,26 +33,30 @@ PROGRESS_FROM_BYTES = 500_000_000
 
 
 @click.command(cls=Verb)
-@click.argument("path", type=click.Path(path_type=Path), default=Path())
+@click.argument("path", default=".")
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out what fits, as in .gitignore; repeatable.")
 @click.option("--only", metavar="STATUS", type=click.Choice(STATUSES), help="List the files of one status.")
 @click.option("--all", "everything", is_flag=True, help="List every file, family and group.")
-@click.option("--no-digest", is_flag=True, help="Leave out weights digests, for which all weights are read once.")
+@click.option(
+    "--digest/--no-digest", "weights", default=None, help="Whether to read all weights once; not those of a bucket."
+)
 @click.option("--csv", "form", flag_value="csv", help="Print a row for each file as CSV.")
 @click.option(
     "--parquet", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE, too."
 )
 @form_options
 def command(
-    path: Path,
+    path: str,
     exclude: tuple[str, ...],
     only: str | None,
     everything: bool,
-    no_digest: bool,
+    weights: bool | None,
     parquet: Path | None,
     form: str,
 ) -> None:
     """List the model files at and below PATH (default: here), what they are and who uses them; changes nothing.
+
+    PATH is a folder, or a bucket or folder in one: s3://bucket/folder.
 
     A file is *registered* where the registry has it; *primary* where scripts refer to it, *secondary* where they refer
     more to another family with the same members; *unreferenced*; a *backup*; or in a tool's *cache*. The second look
@@ -59,9 +66,12 @@ def command(
     Examples:
       holdfast scan
       holdfast scan models --only unreferenced
-      holdfast scan --parquet models.parquet
+      holdfast scan s3://bucket/models --parquet models.parquet
     """
-    report = scan_project(path, exclude, weights=not no_digest)
+    if is_url(path):
+        report = scan_bucket(path, exclude, weights=bool(weights))
+    else:
+        report = scan_project(Path(path), exclude, weights=weights is not False)
     if parquet is not None:
         write_parquet(report, parquet)
     if form == "csv":
@@ -88,6 +98,27 @@ def scan_project(path: Path, exclude: Iterable[str] = (), *, weights: bool = Tru
                 within="" if within == "." else within,
                 rules=rules,
                 registered=registered_versions(path),
+                memory=memory,
+                weights=weights,
+                progress=progress,
+            )
+    finally:
+        memory.close()
+
+
+def scan_bucket(url: str, exclude: Iterable[str] = (), *, weights: bool = False) -> ScanReport:
+    """The inventory of the models in a bucket, used by the scripts of the git repository around the current folder."""
+    store = open_objects(url)
+    here = Path.cwd()
+    memory = reference_memory(here)
+    try:
+        with digest_cache(here) as cache, _counter("Reading headers") as progress:
+            return scan_store(
+                store,
+                cache,
+                excludes=tuple(exclude),
+                registered=registered_versions(here),
+                project=find_git_root(here),
                 memory=memory,
                 weights=weights,
                 progress=progress,
@@ -131,6 +162,18 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             bar.__exit__(None, None, None)
 
 
+@contextmanager
+def _counter(label: str) -> Iterator[Callable[[int], None]]:
+    """Counts on a terminal what is of unknown number."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    try:
+        yield lambda number: click.echo(f"\r{label}: {number:,}", nl=False, err=True) if number % 50 == 0 else None
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)
+
+
 def _blocks(report: ScanReport, only: str | None, everything: bool) -> Iterator[str | Table]:
     models = [model for model in report.models if only in (None, model.status)]
     if only is None and not everything:
@@ -151,7 +194,7 @@ def _blocks(report: ScanReport, only: str | None, everything: bool) -> Iterator[
 
 
 def _sentence(report: ScanReport) -> str:
-    looked = plural(report.looked, "file")
+    looked = plural(report.looked, "object" if is_url(report.root) else "file")
     if not report.models:
         return f"No model files among {looked}."
     several = sum(family.files > 1 for family in report.families)
