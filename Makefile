@@ -42,6 +42,7 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/array_store_memory.py
 	python benchmarks/diff_speed.py
 	python benchmarks/digest_speed.py
+	python benchmarks/scan_speed.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

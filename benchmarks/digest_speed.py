@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 from blake3 import blake3
 
-from harness import machine, versions, write_results
+from harness import forget, machine, read, versions, write_results
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.formats.content import checkpoint_weights_digest
 from holdfast.formats.digest import READ_BYTES, file_digest, file_digest_and_md5
@@ -89,7 +89,7 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
     digests_of(path, cache, file=True, md5=True, weights=True)
     ways: dict[str, tuple[bool, Callable[[], object]]] = {
         "BLAKE3 in memory": (False, lambda: blake3(data, max_threads=blake3.AUTO).digest()),
-        "disk": (True, lambda: read(path)),
+        "disk": (True, lambda: read(path, READ_BYTES)),
         "file digest, cold": (True, lambda: file_digest(path)),
         "file digest, warm": (False, lambda: file_digest(path)),
         "md5, warm": (False, lambda: md5(path)),
@@ -109,21 +109,6 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
             times[what].append(time.perf_counter() - start)
     cache.close()
     return {what: median(taken[1:]) for what, taken in times.items()}
-
-
-def forget(path: Path) -> None:
-    """Drop a file's pages from memory."""
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def read(path: Path) -> None:
-    """Read a file as `file_digest` does, and do nothing with it."""
-    buffer = bytearray(READ_BYTES)
-    with open(path, "rb", buffering=0) as stream:
-        while stream.readinto(buffer):
-            pass
 
 
 def md5(path: Path) -> str:

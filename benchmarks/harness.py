@@ -30,6 +30,21 @@ def write_results(name: str, results: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
+def forget(path: Path) -> None:
+    """Drop a file's pages from memory, which needs no privileges."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read(path: Path, buffer_bytes: int = 4 << 20) -> None:
+    """Read a file and do nothing with it."""
+    buffer = bytearray(buffer_bytes)
+    with open(path, "rb", buffering=0) as stream:
+        while stream.readinto(buffer):
+            pass
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -4,8 +4,8 @@
 
 The tree is a git repository with DVC in which pictures and annotations are tracked as one DVC folder, with scripts and
 configurations that refer to the checkpoints. Whole processes, taken in turn. *Cold* is the first look of all: the cache
-of digests is deleted and the files' pages are dropped (``posix_fadvise``, which needs no privileges); *warm* is every later
-one. Goals: warm ≤ 0.8 s, and at least 4 times faster than `dvc status`. Writes benchmarks/results/scan_speed.json.
+of digests is deleted and the files' pages are dropped; *warm* is every later one. Goals: warm ≤ 0.8 s, and at least 4
+times faster than `dvc status`. Writes benchmarks/results/scan_speed.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 from safetensors.numpy import save_file
 
-from harness import machine, versions, write_results
+from harness import forget, machine, versions, write_results
 
 GOAL_SECONDS = 0.8
 GOAL_RATIO = 4.0
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000, help="files in all")
     parser.add_argument("--checkpoints", type=int, default=100, help="how many of them are checkpoints")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians count")
-    parser.add_argument("--folder", type=Path, help="where the tree is made; the system's temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="where the tree is made; the system's temporary one if not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         root = Path(name) / "project"
@@ -74,7 +74,9 @@ def make_tree(root: Path, files: int, checkpoints: int) -> None:
     scripts = files // 100
     for number in range(scripts):
         subject = rng.choice(SUBJECTS)
-        text = f'import numpy\n\nPATH = "models/{subject}_{number % 20:02}_best.safetensors"\n' if number % 10 == 0 else ""
+        text = (
+            f'import numpy\n\nPATH = "models/{subject}_{number % 20:02}_best.safetensors"\n' if number % 10 == 0 else ""
+        )
         write(root / "scripts" / f"group_{number // FOLDER_FILES:03}" / f"step_{number:05}.py", text + "x = 1\n" * 40)
     notes = files // 50
     for number in range(notes):
@@ -96,6 +98,7 @@ def write_checkpoints(root: Path, count: int) -> None:
     """``count`` small safetensors files in families, one in ten of them a copy of another."""
     values = np.random.default_rng(1)
     (root / "models").mkdir()
+    previous = root
     for number in range(count):
         name = f"{SUBJECTS[number % len(SUBJECTS)]}_{number // len(SUBJECTS):02}_best.safetensors"
         path = root / "models" / name
@@ -116,7 +119,7 @@ def measure(root: Path, rounds: int) -> dict[str, dict[str, float | tuple[float,
         timed(command, root)
     for _ in range(rounds):
         shutil.rmtree(root / ".dvc" / "tmp" / "holdfast", ignore_errors=True)
-        forget(root)
+        forget_all(root)
         times["scan, cold"].append(timed(scan, root))
         timed(scan, root)
         times["scan, warm"].append(timed(scan, root))
@@ -147,14 +150,12 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def forget(root: Path) -> None:
+def forget_all(root: Path) -> None:
     """Drop the pages of all files outside of git's and DVC's folders from memory."""
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if name not in (".git", ".dvc")]
         for name in names:
-            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)  # noqa: PTH118 - 100,000 of them
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
+            forget(Path(folder) / name)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ def reference_memory(start: Path) -> ReferenceMemory:
     return ReferenceMemory(_place(start) / "references.sqlite")
 
 
+def cache_folder(start: Path) -> Path:
+    """The folder for what a vault's index and unfinished pushes leave on this machine."""
+    return _place(start) / "vaults"
+
+
 def _place(start: Path) -> Path:
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / ".dvc").is_dir():

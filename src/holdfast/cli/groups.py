@@ -11,7 +11,8 @@ class LazyGroup(click.Group):
     """A click group over a table ``{name: (module, summary)}``.
 
     ``--help`` shows the summaries without importing a single command module; a module is imported when its command is
-    called, completed or asked for its own help. The command is the module's attribute ``command``.
+    called, completed or asked for its own help. The command is the module's attribute ``command``, or the one that is
+    named behind a colon.
     """
 
     def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -25,7 +26,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, imported now; None where there is none, as click wants it while completing."""
         if cmd_name in self.table:
-            command = importlib.import_module(self.table[cmd_name][0]).command
+            module, _, name = self.table[cmd_name][0].partition(":")
+            command = getattr(importlib.import_module(module), name or "command")
             assert isinstance(command, click.Command)
             return command
         if ctx.resilient_parsing or cmd_name.startswith("-"):

@@ -3,14 +3,19 @@
 DVC's Python API is private, so what is used of it stands here, and the version range is pinned.
 """
 
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, LockedError, PartlyDoneError, UsageError
+from holdfast.repo.cache import object_path, read_members
 from holdfast.repo.workspace import DVC_FOLDER
 
 DEFAULT_LINK_TYPES = ("reflink", "copy")
+CONFIG_HINT = "See `dvc config --list --show-origin`"
 
 
 class DvcConfigError(HoldfastError):
@@ -66,6 +71,266 @@ def local_remotes(root: Path) -> dict[str, Path]:
     return {name: Path(url).expanduser().resolve() for name, url in urls.items() if url and "://" not in url}
 
 
+def default_remote(root: Path) -> str | None:
+    """The name of DVC's default remote; None where none is set.
+
+    Raises:
+        DvcConfigError: the configuration is not readable.
+    """
+    name = _config(root)["core"].get("remote")
+    return str(name) if name else None
+
+
+def remotes(root: Path) -> dict[str, dict[str, Any]]:
+    """The DVC remotes of the project at ``root`` by name: each with its options as DVC's configuration has them.
+
+    ``url`` is among them; a remote that builds on another one (``remote://other/path``) has that one's options too, as
+    DVC has it. Secrets are among them where ``.dvc/config.local`` holds any.
+
+    Raises:
+        DvcConfigError: the configuration is not readable, or a remote builds on one that does not exist.
+    """
+    sections = _config(root)["remote"]
+    return {name: _resolved(sections, name, root) for name in sorted(sections)}
+
+
+def _resolved(sections: dict[str, Any], name: str, root: Path, depth: int = 0) -> dict[str, Any]:
+    section = dict(sections[name])
+    base, _, below = str(section.get("url", "")).removeprefix("remote://").partition("/")
+    if not str(section.get("url", "")).startswith("remote://"):
+        return section
+    base = base.lower()  # as DVC has it
+    if base not in sections or depth > len(sections):
+        raise DvcConfigError(f"{root}: the remote {name!r} builds on {base!r}, which leads nowhere", hint=CONFIG_HINT)
+    found = _resolved(sections, base, root, depth + 1)
+    return {**found, **section, "url": f"{str(found.get('url', '')).rstrip('/')}/{below}".rstrip("/")}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which outs are meant, in DVC's words.
+
+    Args:
+        targets: stages, ``dvc.yaml`` and ``.dvc`` files, outs or files in them, from the current folder; all if none.
+        all_branches: of the tips of all branches, besides the workspace.
+        all_tags: of all tags.
+        all_commits: of all commits.
+        with_deps: the stages before the targets, too.
+        recursive: targets that are folders stand for all in them.
+        glob: targets are patterns.
+    """
+
+    targets: Sequence[str] = ()
+    all_branches: bool = False
+    all_tags: bool = False
+    all_commits: bool = False
+    with_deps: bool = False
+    recursive: bool = False
+    glob: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UsedObject:
+    """An object that outs need.
+
+    Args:
+        hash_name: ``md5`` or ``md5-dos2unix``.
+        oid: its name; that of a folder's listing ends in ``.dir``.
+        path: one that it has, from the project's root, with slashes.
+        size: bytes, where DVC has written them down; of a folder of all that is in it.
+    """
+
+    hash_name: str
+    oid: str
+    path: str
+    size: int | None = None
+
+
+@dataclass
+class UsedObjects:
+    """What outs need.
+
+    Args:
+        objects: each once, folders' listings before what is in them.
+        missing: listings that are nowhere to be found, so that what is in them is unknown.
+        elsewhere: outs that DVC keeps at a remote of their own (``remote:``), by path.
+        unread: commits whose DVC files cannot be read, and why.
+    """
+
+    objects: list[UsedObject] = field(default_factory=list)
+    missing: list[UsedObject] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def used_objects(
+    root: Path,
+    selection: Selection,
+    *,
+    bring: Callable[[list[UsedObject]], None] = lambda _: None,
+    for_push: bool = False,
+) -> UsedObjects:
+    """The objects of the outs that a selection means, as ``dvc push`` and ``dvc fetch`` choose them.
+
+    Outs without a cache (``cache: false``), imports from other repositories and, for a push, those with ``push: false``
+    are left out.
+
+    Args:
+        root: the project's folder.
+        selection: see there.
+        bring: called with listings that the cache lacks, before it is read again.
+        for_push: whether the objects are to be sent.
+
+    Raises:
+        UsageError: a target is none.
+        LockedError: another DVC process works here.
+        HoldfastError: DVC cannot read the project.
+    """
+    listings: dict[tuple[str, str], list[tuple[UsedObject, str]]] = {}
+    found: dict[tuple[str, str], UsedObject] = {}
+    result = UsedObjects()
+    with _opened(root) as repo:
+        for out, prefix in _outs(repo, selection, for_push, result.unread):
+            used = UsedObject(_hash_name(out), out.hash_info.value, _path(repo, out), out.meta.size)
+            if out.remote:
+                result.elsewhere.append(used.path)
+            elif out.hash_info.isdir:
+                listings.setdefault((used.hash_name, used.oid), []).append((used, prefix))
+            else:
+                found.setdefault((used.hash_name, used.oid), used)
+    cache = local_cache(root).folder
+    absent = [items[0][0] for key, items in listings.items() if not object_path(cache, *key).exists()]
+    if absent:
+        bring(absent)
+    for key, items in listings.items():
+        members = read_members(cache, *key)
+        if members is None:
+            result.missing.append(items[0][0])
+            continue
+        result.objects.append(items[0][0])
+        for used, prefix in items:
+            for name, oid in members:
+                if not prefix or name == prefix or name.startswith(f"{prefix}/"):
+                    path = posixpath.join(used.path, name)
+                    found.setdefault((used.hash_name, oid), UsedObject(used.hash_name, oid, path))
+    result.objects += found.values()
+    return result
+
+
+@dataclass(frozen=True)
+class CheckedOut:
+    """What a checkout changed, by path from the current folder."""
+
+    added: tuple[str, ...]
+    modified: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+def checkout(root: Path, selection: Selection, *, force: bool = False, allow_missing: bool = False) -> CheckedOut:
+    """Put cached objects in the workspace, as ``dvc checkout`` does.
+
+    Raises:
+        PartlyDoneError: some outs are not in the cache.
+        UsageError: a target is none.
+        LockedError: another DVC process works here.
+        HoldfastError: DVC refuses, for one because it would overwrite a file that it does not know.
+    """
+    from dvc.exceptions import CheckoutError  # imported here: see _config
+    from dvc.utils import glob_targets
+
+    with _opened(root) as repo:
+        try:
+            result = repo.checkout(
+                targets=glob_targets(list(selection.targets), glob=selection.glob),
+                with_deps=selection.with_deps,
+                recursive=selection.recursive,
+                force=force,
+                allow_missing=allow_missing,
+            )
+        except CheckoutError as error:
+            names = ", ".join(map(str, error.target_infos))
+            raise PartlyDoneError(
+                f"not checked out: {names}", hint="Their objects are not in the cache; `holdfast status` tells which"
+            ) from error
+    return CheckedOut(*(tuple(map(str, result.get(kind, ()))) for kind in ("added", "modified", "deleted")))
+
+
+def _outs(repo: Any, selection: Selection, for_push: bool, unread: list[str]) -> Iterator[tuple[Any, str]]:
+    """Outs with a cache, and the part of a folder that is meant, from there; empty for all of it.
+
+    Commits that do not know a target are passed over, as DVC does it, unless none knows it.
+    """
+    from dvc.exceptions import DvcException  # imported here: see _config
+    from dvc.utils import glob_targets
+
+    unknown: DvcException | None = None
+    known = False
+    targets = glob_targets(list(selection.targets), glob=selection.glob) if selection.targets else None
+    for revision in repo.brancher(
+        all_branches=selection.all_branches, all_tags=selection.all_tags, all_commits=selection.all_commits
+    ):
+        try:
+            infos = repo.index.collect_targets(targets, recursive=selection.recursive, with_deps=selection.with_deps)
+        except DvcException as error:
+            unknown = unknown or error
+            if not isinstance(_as_ours(error), UsageError):
+                unread.append(f"{revision or 'workspace'}: {' '.join(str(error).split())}")
+            continue
+        known = True
+        for stage, filter_info in infos:
+            if stage.is_repo_import:
+                continue
+            for out in stage.filter_outs(filter_info):
+                if out.use_cache and out.hash_info and (out.can_push or not for_push):
+                    inside = filter_info and filter_info != out.fs_path and out.hash_info.isdir
+                    prefix = posixpath.join(*out.fs.parts(out.fs.relpath(filter_info, out.fs_path))) if inside else ""
+                    yield out, prefix
+    if unknown is not None and not known:
+        raise unknown
+
+
+def _hash_name(out: Any) -> str:
+    return str(out.hash_info.name)
+
+
+def _path(repo: Any, out: Any) -> str:
+    """From the project's root; absolute for an out that lies elsewhere."""
+    if out.fs.isin_or_eq(out.fs_path, repo.root_dir):
+        return str(out.fs.relpath(out.fs_path, repo.root_dir)).replace("\\", "/")
+    return str(out.fs_path)
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[Any]:
+    """DVC's own view of the project, locked as its commands lock it, with its errors as ours."""
+    # imported here: 400 ms, see _config
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+
+    try:
+        with Repo(str(root)) as repo, lock_repo(repo):
+            yield repo
+    except LockError as error:
+        raise LockedError(f"another DVC process works in {root}", hint="Wait for it to end") from error
+    except HoldfastError:
+        raise
+    except DvcException as error:
+        raise _as_ours(error) from error
+
+
+def _as_ours(error: Exception) -> HoldfastError:
+    from dvc.exceptions import CheckoutErrorSuggestGit, NoOutputOrStageError
+    from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
+
+    if isinstance(error, CheckoutErrorSuggestGit) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, NoOutputOrStageError | StageFileDoesNotExistError | StageNotFound):
+        return UsageError(text, hint="`dvc stage list` and `dvc list . -R --dvc-only` name what there is")
+    return HoldfastError(text)
+
+
 def _config(root: Path) -> dict[str, Any]:
     # imported here: 60 ms that commands which need no DVC must not pay; `dvc.config` is a third of `dvc.repo`, and
     # Repo makes its configuration with the same class and arguments
@@ -74,5 +339,5 @@ def _config(root: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = Config(str(root / DVC_FOLDER))
     except ConfigError as error:
-        raise DvcConfigError(f"{root}: {error}", hint="See `dvc config --list --show-origin`") from error
+        raise DvcConfigError(f"{root}: {error}", hint=CONFIG_HINT) from error
     return config

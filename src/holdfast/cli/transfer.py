@@ -1,0 +1,227 @@
+"""``holdfast push``, ``pull``, ``fetch`` and ``status``: DVC's words, with a vault at the other end."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast.cli.groups import Verb
+from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
+from holdfast.cli.vaults import open_project_vault
+from holdfast.repo.dvc import CheckedOut, Selection, checkout
+from holdfast.repo.workspace import find_project
+from holdfast.vault.transfer import Compared, Fetched, Pushed, failures
+from holdfast.vault.transfer import compare as compare_with_vault
+from holdfast.vault.transfer import fetch as fetch_from_vault
+from holdfast.vault.transfer import push as push_to_vault
+
+NAMES_SHOWN = 10
+
+Command = Callable[..., Any]
+
+
+def _selecting(function: Command) -> Command:
+    """Add what selects outs, in DVC's words, and where the vault is."""
+    for option in reversed(
+        (
+            click.argument("targets", nargs=-1),
+            click.option(
+                "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
+            ),
+            click.option("-a", "--all-branches", is_flag=True, help="Of the tips of all branches."),
+            click.option("-T", "--all-tags", is_flag=True, help="Of all tags."),
+            click.option("-A", "--all-commits", is_flag=True, help="Of all commits."),
+            click.option("-d", "--with-deps", is_flag=True, help="Of the stages before the targets, too."),
+            click.option("-R", "--recursive", is_flag=True, help="A target that is a folder stands for all in it."),
+            click.option("--glob", is_flag=True, help="Targets are patterns."),
+            click.option(
+                "-j", "--jobs", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Threads."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@click.command("push", cls=Verb)
+@_selecting
+@click.option("--run-cache", is_flag=True, help="DVC's run cache, too.")
+@click.option("--no-delta", is_flag=True, help="Store nothing against other versions.")
+@form_options
+def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: Form, **selected: Any) -> None:
+    """Send cached objects to the vault: of all outs, or of TARGETS, as `dvc push` selects them.
+
+    What the vault has already, in whatever file, is not sent again; new versions are stored as differences where that
+    is smaller and reading them does not take longer.
+
+    \b
+    Examples:
+      holdfast push
+      holdfast push train --all-commits
+    """
+    project = find_project(Path.cwd())
+    with open_project_vault(project, remote, jobs=jobs) as vault, _bytes_bar("Pushing") as progress:
+        report = push_to_vault(
+            vault, project, Selection(**selected), delta=not no_delta, run_cache=run_cache, progress=progress
+        )
+        url = vault.url
+    emit(form, {"format": "holdfast push 1", "vault": url, **_as_json(report)}, _pushed(report, url))
+    _raise_failures(report)
+
+
+@click.command("fetch", cls=Verb)
+@_selecting
+@click.option("--run-cache", is_flag=True, help="DVC's run cache, too.")
+@form_options
+def fetch(remote: str | None, jobs: int, run_cache: bool, form: Form, **selected: Any) -> None:
+    """Bring objects from the vault into DVC's cache: of all outs, or of TARGETS, as `dvc fetch` selects them.
+
+    \b
+    Example:
+      holdfast fetch --all-tags
+    """
+    project = find_project(Path.cwd())
+    report, url = _fetched(project, remote, jobs, run_cache, Selection(**selected))
+    emit(form, {"format": "holdfast fetch 1", "vault": url, **_as_json(report)}, _brought(report, url))
+    _raise_failures(report)
+
+
+@click.command("pull", cls=Verb)
+@_selecting
+@click.option("--run-cache", is_flag=True, help="DVC's run cache, too.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite files that DVC does not know.")
+@click.option("--allow-missing", is_flag=True, help="Check out the rest where something is missing.")
+@form_options
+def pull(
+    remote: str | None, jobs: int, run_cache: bool, force: bool, allow_missing: bool, form: Form, **selected: Any
+) -> None:
+    """Bring objects from the vault and check them out, as `dvc pull` does.
+
+    \b
+    Examples:
+      holdfast pull
+      holdfast pull models/digits/classifier.safetensors
+    """
+    project = find_project(Path.cwd())
+    selection = Selection(**selected)
+    report, url = _fetched(project, remote, jobs, run_cache, selection)
+    if not allow_missing:
+        _raise_failures(report)
+    done = checkout(project.root, selection, force=force, allow_missing=allow_missing)
+    payload = {"format": "holdfast pull 1", "vault": url, **_as_json(report), **_as_json(done)}
+    emit(form, payload, [*_brought(report, url), *_checked_out(done)])
+
+
+@click.command("status", cls=Verb)
+@_selecting
+@form_options
+def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
+    """Compare DVC's cache with the vault, as `dvc status -c` does with a remote; for the workspace see `dvc status`.
+
+    \b
+    Example:
+      holdfast status --all-commits
+    """
+    project = find_project(Path.cwd())
+    with open_project_vault(project, remote, jobs=jobs) as vault:
+        report = compare_with_vault(vault, project, Selection(**selected))
+        url = vault.url
+    emit(form, {"format": "holdfast status 1", "vault": url, **_as_json(report)}, list(_compared(report, url)))
+
+
+def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selection: Selection) -> tuple[Fetched, str]:
+    with open_project_vault(project, remote, jobs=jobs) as vault, _files_bar("Fetching") as progress:
+        return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
+
+
+def _raise_failures(report: Pushed | Fetched) -> None:
+    if (error := failures(report)) is not None:
+        raise error
+
+
+def _pushed(report: Pushed, url: str) -> list[str]:
+    done = report.statistics
+    if not done.files:
+        lines = [f"Everything is in {url}: {plural(report.known, 'object')}."]
+    else:
+        saved = done.raw_bytes - done.stored_bytes
+        share = f", {saved / done.raw_bytes:.0%} saved" if saved > 0 else ""
+        known = f"; {plural(report.known, 'object')} were there" if report.known else ""
+        sizes = f"{human_bytes(done.raw_bytes)} in {human_bytes(done.stored_bytes)}{share}"
+        lines = [f"{plural(done.files, 'object')} pushed to {url}: {sizes}{known}."]
+    return lines + _elsewhere(report.elsewhere)
+
+
+def _brought(report: Fetched, url: str) -> list[str]:
+    if report.files:
+        first = f"{plural(report.files, 'object')} fetched from {url}: {human_bytes(report.bytes)}."
+    else:
+        first = "Everything is in the cache." if not report.missing and not report.failed else "Nothing was fetched."
+    return [first, *_elsewhere(report.elsewhere)]
+
+
+def _elsewhere(paths: tuple[str, ...]) -> list[str]:
+    if not paths:
+        return []
+    return [f"Left to DVC, since they have a remote of their own: {', '.join(paths[:NAMES_SHOWN])}."]
+
+
+def _checked_out(done: CheckedOut) -> list[str]:
+    return [
+        f"{kind.capitalize()}: {', '.join(names[:NAMES_SHOWN])}{' …' if len(names) > NAMES_SHOWN else ''}"
+        for kind, names in (("added", done.added), ("modified", done.modified), ("deleted", done.deleted))
+        if names
+    ]
+
+
+def _compared(report: Compared, url: str) -> Iterator[str]:
+    if not report.new and not report.deleted and not report.missing:
+        yield f"The cache and {url} are in sync: {plural(report.both, 'object')}."
+        return
+    yield f"{plural(report.both, 'object')} in the cache and in {url}."
+    for title, names in (
+        ("In the cache alone (`holdfast push` sends them)", report.new),
+        ("In the vault alone (`holdfast fetch` brings them)", report.deleted),
+        ("Nowhere", report.missing),
+    ):
+        if names:
+            more = [f"… and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
+            yield "\n".join([f"{title}:", *(f"  {name}" for name in (*names[:NAMES_SHOWN], *more))])
+
+
+def _as_json(report: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(report)
+
+
+@contextmanager
+def _bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    with _bar(label, lambda count: human_bytes(count)) as update:
+        yield update
+
+
+@contextmanager
+def _files_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    with _bar(label, lambda count: f"{count:,}") as update:
+        yield update
+
+
+@contextmanager
+def _bar(label: str, shown: Callable[[int], str]) -> Iterator[Callable[[int, int], None]]:
+    """A line on a terminal's standard error that says how far it is; none where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+
+    def update(done: int, total: int) -> None:
+        share = f"{done / total:4.0%}" if total else "    "
+        click.echo(f"\r\033[K{label} {share} {shown(done)} of {shown(total)}", nl=False, err=True)
+
+    try:
+        yield update
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)

@@ -1,0 +1,321 @@
+"""Between DVC's local cache and a vault: what DVC's push, fetch and ``status -c`` do with a plain remote."""
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.errors import HoldfastError, PartlyDoneError
+from holdfast.repo.cache import RUN_CACHE, object_path
+from holdfast.repo.dvc import Selection, UsedObject, local_cache, used_objects
+from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
+from holdfast.repo.workspace import Project
+from holdfast.vault.repository import Vault
+from holdfast.vault.session import FileToPut, Statistics
+
+# DVC protects what is in its cache: a file that can be written is one that somebody changed
+CACHED_MODE = 0o444
+_RUN_NAME = re.compile(r"[0-9a-f]{64}")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Args:
+        statistics: of the session.
+        known: how many objects were there already.
+        missing: objects that are neither in the cache nor in the vault, by path.
+        failed: files that were not sent, and why.
+        elsewhere: outs that have a remote of their own.
+        unread: commits whose DVC files cannot be read, and why.
+    """
+
+    statistics: Statistics
+    known: int
+    missing: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    elsewhere: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch did.
+
+    Args:
+        files: how many came.
+        bytes: of these, as they are in the cache.
+        missing: objects that the vault does not have, by path.
+        failed: files that did not come, and why.
+        elsewhere: outs that have a remote of their own.
+        unread: commits whose DVC files cannot be read, and why.
+    """
+
+    files: int
+    bytes: int
+    missing: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    elsewhere: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which objects are where.
+
+    Args:
+        both: in the cache and in the vault.
+        new: in the cache alone, by path: `push` would send them.
+        deleted: in the vault alone: `fetch` would bring them.
+        missing: nowhere.
+    """
+
+    both: int
+    new: tuple[str, ...]
+    deleted: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass
+class _Wanted:
+    """Objects by their names in the vault: a path each, for people, and where the cache has them."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict)
+    keys: dict[str, ObjectKey] = field(default_factory=dict)
+
+    def add(self, item: UsedObject, cache: Path) -> None:
+        oid = f"{item.hash_name}:{item.oid}"
+        self.names.setdefault(oid, item.path)
+        self.places[oid] = object_path(cache, item.hash_name, item.oid)
+        self.keys[oid] = (item.hash_name, item.oid)
+
+    def of(self, oids: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted({self.names[oid] for oid in oids}))
+
+
+def push(
+    vault: Vault,
+    project: Project,
+    selection: Selection,
+    *,
+    delta: bool = True,
+    run_cache: bool = False,
+    progress: Progress = lambda _done, _total: None,
+) -> Pushed:
+    """Send the cached objects of a selection that the vault lacks.
+
+    Older versions go first, so that newer ones may be stored against them; which is which, git's history says. The
+    vault has all of it or nothing of it: it counts when the session commits, at the end.
+
+    Args:
+        vault: where to.
+        project: whose cache.
+        selection: which outs.
+        delta: whether to store parts against those of other versions.
+        run_cache: DVC's run cache, too.
+        progress: told how many bytes of how many were read.
+
+    Raises:
+        UsageError: a target is none.
+        LockedError: another DVC process works here.
+        RevokedError: a collector ended the session.
+        StoreError: the vault cannot be reached.
+    """
+    cache = local_cache(project.root).folder
+    used = used_objects(project.root, selection, for_push=True)
+    wanted = _Wanted()
+    for item in (*used.objects, *used.missing):
+        wanted.add(item, cache)
+    if run_cache:
+        _add_runs(wanted, cache)
+    lineage = read_lineage(project, cache) if delta else Lineage()
+    failed: dict[str, str] = {}
+
+    def fail(oid: str, error: HoldfastError) -> None:
+        failed[oid] = str(error)
+
+    with vault.session(max_restore_ratio=1.0 if delta else 0.0) as session:
+        known = session.known(wanted.names)
+        session.claim(known)
+        here = {
+            oid: size for oid in wanted.names if oid not in known and (size := _size(wanted.places[oid])) is not None
+        }
+        total, done = sum(here.values()), 0
+
+        def files() -> Iterator[FileToPut]:
+            nonlocal done
+            bases = session.known([_oid(key) for key in lineage.paths])
+            for file in _ordered(here, wanted, lineage, cache, bases):
+                progress(done, total)
+                yield file
+                done += here[file.oid]
+            progress(total, total)
+
+        session.put_many(files(), fail)
+        statistics = session.commit()
+    missing = [oid for oid in wanted.names if oid not in known and oid not in here]
+    return Pushed(
+        statistics,
+        len(known),
+        wanted.of(missing),
+        tuple((wanted.names[oid], reason) for oid, reason in failed.items()),
+        tuple(used.elsewhere),
+        tuple(used.unread),
+    )
+
+
+def fetch(
+    vault: Vault,
+    project: Project,
+    selection: Selection,
+    *,
+    run_cache: bool = False,
+    progress: Progress = lambda _done, _total: None,
+) -> Fetched:
+    """Bring the objects of a selection that the cache lacks; every one is verified before it is there.
+
+    Args:
+        vault: where from.
+        project: whose cache.
+        selection: which outs.
+        run_cache: DVC's run cache, too.
+        progress: told how many files of how many came.
+
+    Raises:
+        UsageError: a target is none.
+        LockedError: another DVC process works here.
+        StoreError: the vault cannot be reached.
+        OSError: the cache cannot be written.
+    """
+    cache = local_cache(project.root).folder
+    failed: dict[str, str] = {}
+    counts = [0, 0]
+    names: dict[str, str] = {}
+
+    def fail(oid: str, error: HoldfastError) -> None:
+        failed[names[oid]] = str(error)
+
+    def bring(wanted: _Wanted, tell: Progress) -> set[str]:
+        """What is missing in the end."""
+        absent = [oid for oid, place in wanted.places.items() if not place.exists()]
+        there = vault.exists(absent)
+        files = [(oid, wanted.places[oid]) for oid in absent if oid in there]
+        for place in {path.parent for _, path in files}:
+            place.mkdir(parents=True, exist_ok=True)
+        names.update(wanted.names)
+        for number, (oid, size) in enumerate(vault.get_many(files, fail), 1):
+            os.chmod(wanted.places[oid], CACHED_MODE)  # noqa: PTH101 - 100,000 of them
+            counts[0] += 1
+            counts[1] += size
+            tell(number, len(files))
+        return {oid for oid in absent if oid not in there}
+
+    def bring_listings(items: list[UsedObject]) -> None:
+        listings = _Wanted()
+        for item in items:
+            listings.add(item, cache)
+        bring(listings, lambda _done, _total: None)
+
+    if run_cache:
+        runs = _Wanted()
+        vault.exists(())  # brings the index up to date
+        for oid in vault.index.oids():
+            key, _, value = oid.removeprefix("runs:").partition("/")
+            if _RUN_NAME.fullmatch(key) and _RUN_NAME.fullmatch(value):
+                runs.names[oid], runs.places[oid] = oid, cache / RUN_CACHE / key[:2] / key / value
+        bring(runs, lambda _done, _total: None)
+    used = used_objects(project.root, selection, bring=bring_listings)
+    wanted = _Wanted()
+    for item in used.objects:
+        wanted.add(item, cache)
+    missing = bring(wanted, progress)
+    lost = [item.path for item in used.missing if item.path not in failed]
+    return Fetched(
+        counts[0],
+        counts[1],
+        tuple(sorted({*wanted.of(missing), *lost})),
+        tuple(failed.items()),
+        tuple(used.elsewhere),
+        tuple(used.unread),
+    )
+
+
+def compare(vault: Vault, project: Project, selection: Selection) -> Compared:
+    """Which objects of a selection are in the cache, in the vault, in both or nowhere.
+
+    Raises:
+        UsageError, LockedError, StoreError: as of `fetch`.
+    """
+    cache = local_cache(project.root).folder
+    used = used_objects(project.root, selection)
+    wanted = _Wanted()
+    for item in (*used.objects, *used.missing):
+        wanted.add(item, cache)
+    there = vault.exists(wanted.names)
+    here = {oid for oid, place in wanted.places.items() if place.exists()}
+    return Compared(
+        len(there & here),
+        wanted.of(here - there),
+        wanted.of(there - here),
+        wanted.of(set(wanted.names) - there - here),
+    )
+
+
+def _ordered(
+    here: Collection[str],
+    wanted: _Wanted,
+    lineage: Lineage,
+    cache: Path,
+    bases: set[str],
+) -> Iterator[FileToPut]:
+    """The files in the order in which they are sent, each with the version that it may be stored against.
+
+    ``bases`` are what the vault has; what is sent before a file is added.
+    """
+    oids = {key: oid for oid, key in wanted.keys.items()}
+    runs = [oid for oid in here if oid not in wanted.keys]
+    for oid in runs:
+        yield FileToPut(oid, wanted.places[oid])
+    for key in lineage.oldest_first(wanted.keys[oid] for oid in here if oid in wanted.keys):
+        oid = oids[key]
+        base = next((other for other in (*lineage.older(key), *lineage.newer(key)) if _oid(other) in bases), None)
+        if base is None:
+            yield FileToPut(oid, wanted.places[oid])
+        else:
+            place = object_path(cache, *base)
+            yield FileToPut(oid, wanted.places[oid], _oid(base), place if place.exists() else None)
+        bases.add(oid)
+
+
+def _oid(key: ObjectKey) -> str:
+    return f"{key[0]}:{key[1]}"
+
+
+def _add_runs(wanted: _Wanted, cache: Path) -> None:
+    for path in sorted((cache / RUN_CACHE).glob("*/*/*")):
+        if _RUN_NAME.fullmatch(path.name) and _RUN_NAME.fullmatch(path.parent.name):
+            oid = f"runs:{path.parent.name}/{path.name}"
+            wanted.names[oid], wanted.places[oid] = oid, path
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def failures(report: Pushed | Fetched) -> HoldfastError | None:
+    """What ends a command with *partly done*; None where all of it was done."""
+    parts = []
+    if report.missing:
+        parts.append(f"{len(report.missing)} are nowhere: {', '.join(report.missing[:3])}")
+    parts += [f"{name}: {reason}" for name, reason in report.failed[:3]]
+    if report.unread:
+        parts.append(f"{len(report.unread)} commits could not be read: {report.unread[0]}")
+    return PartlyDoneError("; ".join(parts)) if parts else None
