@@ -458,7 +458,7 @@ def test_speed(tmp_path: Path) -> None:
 
 
 def test_three_forms(tmp_path: Path) -> None:
-    world_ = World(plant(tmp_path / "code", world(*WORLDS[0])), make_home(tmp_path))
+    world_ = World(plant(tmp_path / "code", sources(*WORLDS[0])), make_home(tmp_path))
     plant(world_.root, dict.fromkeys([*CV, *CCC], "weights"))
     world_.git("init", "--quiet")
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 import click
 
 from holdfast.cli.groups import Verb
+from holdfast.cli.naming import open_named
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.formats.checkpoint import SEPARATOR, Checkpoint, Part, Tensor, storage_bytes
-from holdfast.formats.opening import open_checkpoint
+from holdfast.formats.content import NoDigestError, digest_of, tensor_digests
+from holdfast.formats.opening import read_checkpoint
 from holdfast.formats.safety import UNKNOWN, Safety, pickle_safety
+from holdfast.formats.source import FileSource, Source
 from holdfast.formats.summary import Summary, summary_of
+from holdfast.objectstore.source import ObjectSource
 
 PARTS: tuple[Part, ...] = ("weights", "optimizer", "other")
 FOLDED_ROWS = 40
@@ -29,26 +33,41 @@ INDENT = "  "
 
 
 @click.command("show", cls=Verb)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("name")
 @click.option("--all", "everything", is_flag=True, help="Fold nothing: every tensor, value and tie.")
-@click.option("--no-digest", is_flag=True, help="Leave out the weights digest, for which all weights are read.")
+@click.option(
+    "--digest/--no-digest",
+    default=None,
+    help="Whether to take the weights digest, for which all weights are read. By default of all but objects.",
+)
 @form_options
-def command(file: Path, everything: bool, no_digest: bool, form: Form) -> None:
+def command(name: str, everything: bool, digest: bool | None, form: Form) -> None:
     """Show what a checkpoint holds, without running anything in it.
 
-    Reads safetensors, torch (zip, TorchScript, before 1.6), NumPy and ONNX files; tells them by their content.
+    NAME is a file, an object of a bucket, a registered model (app/name@v3, app/name@alias) or a file of a commit
+    (REV:path), tracked by git or by DVC. Reads safetensors, torch (zip, TorchScript, before 1.6), NumPy and ONNX files;
+    tells them by their content. Of an object only the headers are fetched.
 
     \b
-    Example:
+    Examples:
       holdfast show models/digits/classifier.safetensors
+      holdfast show digits/classifier@v1
+      holdfast show s3://bucket/models/resnet.safetensors
     """
-    source, checkpoint = open_checkpoint(file)
-    with source:
+    with ExitStack() as stack:
+        source = open_named(name)
+        if isinstance(source, FileSource):
+            stack.enter_context(source)
+        checkpoint = read_checkpoint(source)
         summary = summary_of(checkpoint)
         safety = pickle_safety(checkpoint) if checkpoint.pickles else None
-    digest, reason = (None, "it was not asked for") if no_digest else _weights_digest(file, checkpoint, summary)
-    payload = _payload(file, checkpoint, summary, safety, digest, reason)
-    blocks = _blocks(file, checkpoint, summary, safety, digest, reason, everything)
+        value, reason = None, "it was not asked for"
+        if digest or (digest is None and not isinstance(source, ObjectSource)):
+            value, reason = _weights_digest(source, checkpoint, summary)
+        elif digest is None:
+            reason = f"`--digest` reads {human_bytes(summary.weight_nbytes)} for it"
+    payload = _payload(name, checkpoint, summary, safety, value, reason)
+    blocks = _blocks(name, checkpoint, summary, safety, value, reason, everything)
     emit(form, payload, [_printable(block) for block in blocks])
 
 
@@ -72,11 +91,17 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _weights_digest(file: Path, checkpoint: Checkpoint, summary: Summary) -> tuple[str | None, str]:
+def _weights_digest(source: Source, checkpoint: Checkpoint, summary: Summary) -> tuple[str | None, str]:
     if checkpoint.no_digest:
         return None, checkpoint.no_digest
-    with digest_cache(Path.cwd()) as cache, _progress(summary.weight_nbytes) as progress:
-        digests = digests_of(file, cache, weights=True, progress=progress)
+    with _progress(summary.weight_nbytes) as progress:
+        if not isinstance(source, FileSource):
+            try:
+                return digest_of(checkpoint.weights, tensor_digests(checkpoint, checkpoint.weights, progress)), ""
+            except NoDigestError as error:
+                return None, error.message
+        with digest_cache(Path.cwd()) as cache:
+            digests = digests_of(source.path, cache, weights=True, progress=progress)
     return digests.weights, digests.no_weights or ""
 
 
@@ -90,7 +115,7 @@ def _progress(nbytes: int) -> Iterator[Callable[[int], None] | None]:
 
 
 def _blocks(
-    file: Path,
+    name: str,
     checkpoint: Checkpoint,
     summary: Summary,
     safety: Safety | None,
@@ -98,7 +123,7 @@ def _blocks(
     reason: str,
     everything: bool,
 ) -> list[str | Table]:
-    blocks: list[str | Table] = [_sentence(file, checkpoint, summary)]
+    blocks: list[str | Table] = [_sentence(name, checkpoint, summary)]
     if checkpoint.opaque:
         blocks += _listed("not read", [_opaque_line(item.name, item.reason) for item in checkpoint.opaque], everything)
     if checkpoint.tensors:
@@ -114,12 +139,12 @@ def _blocks(
     return blocks
 
 
-def _sentence(file: Path, checkpoint: Checkpoint, summary: Summary) -> str:
+def _sentence(name: str, checkpoint: Checkpoint, summary: Summary) -> str:
     if not checkpoint.tensors:
-        return f"{file}: {checkpoint.format}, opaque, {human_bytes(checkpoint.size)}."
+        return f"{name}: {checkpoint.format}, opaque, {human_bytes(checkpoint.size)}."
     mix = _mix(summary)
     return (
-        f"{file}: {checkpoint.format}, {plural(summary.tensors, 'tensor')}, "
+        f"{name}: {checkpoint.format}, {plural(summary.tensors, 'tensor')}, "
         f"{plural(summary.parameters, 'parameter')}, {human_bytes(checkpoint.size)}{mix and ', ' + mix}."
     )
 
@@ -267,11 +292,11 @@ def _safety_lines(safety: Safety) -> list[str | Table]:
 
 
 def _payload(
-    file: Path, checkpoint: Checkpoint, summary: Summary, safety: Safety | None, digest: str | None, reason: str
+    name: str, checkpoint: Checkpoint, summary: Summary, safety: Safety | None, digest: str | None, reason: str
 ) -> dict[str, Any]:
     return {
         "format": "holdfast show 1",
-        "path": str(file),
+        "path": name,
         "checkpoint": checkpoint.format,
         "size": checkpoint.size,
         "parameters": summary.parameters,
