@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cleanup_world import WORLDS, sources
 from holdfast.inventory.ref_families import name_families
 from holdfast.inventory.references import NoTargetError, ReferenceReport, find_references
 from holdfast.inventory.sources import parse_cell, read_cells
-from cleanup_world import WORLDS, sources
 from worlds import World, make_home
 
 NAMES = ("miyawaki", "vangerven", "crell", "mindbigdata")
