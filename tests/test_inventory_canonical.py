@@ -98,6 +98,7 @@ MODELS: list[tuple[str, list[str]]] = [
     ('load(Path("models") / f"{n}_cccv1_best")', ['Path("models") / f"{n}_cv_best"']),
     ('K = "cccv1"\nload(f"models/{n}_{K}_best.pth")', ["models/{}_cv_best.pth"]),
     ('END = "_cccv1_best.pth"\nload(f"models/{n}{END}")', ["models/{}_cv_best.pth"]),
+    ('END = "_cccv1_best.pth"\nload(FOLDER / f"{n}{END}")', ["models/{}_cv_best.pth"]),
     ('load(f"models/{cccv1_name}_cccv1_best.pth")', ["models/{}_cv_best.pth"]),
     ('cccv1 = "cccv1"\nload(f"models/{n}_{cccv1}_best.pth")', ["models/{}_cv_best.pth"]),
     ('for n in ["crell"]: load(f"models/{n}_cccv1_best.pth")', ['f"models/{n}_cv_best.pth"']),

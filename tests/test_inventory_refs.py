@@ -440,7 +440,7 @@ def test_hostile_text_takes_little_time(tmp_path: Path, text: str) -> None:
         (tmp_path / name).write_text(text)
     start = time.perf_counter()
     refs(tmp_path)
-    assert time.perf_counter() - start < 10  # quadratic ones take minutes
+    assert time.perf_counter() - start < 60  # seconds on an idle machine; quadratic ones take many minutes
 
 
 def test_speed(tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ FIRST_RULE = "canonical: {models: [{use: models/*_best.pth, not: models/*_old.pt
 @click.option("--mentions", is_flag=True, help="Count comments, messages and documents that name them, too.")
 @form_options
 def command(files: tuple[Path, ...], root: Path | None, mentions: bool, form: Form) -> int:
-    """Find references to models and modules that are not canonical, each with the right name.
+    """Find references to what is not canonical, each with the right name.
 
-    Rules stand under `canonical:` in holdfast.yaml. Deprecated versions of registered models, and models in a folder
-    called archive, are found without a rule. FILES are sources or folders (default: the whole tree); what is no text
-    source is passed over. Ends with 1 where there are findings.
+    Rules on models and modules stand under `canonical:` in holdfast.yaml. Deprecated versions of registered models, and
+    models in a folder called archive, are found without a rule. FILES are sources or folders (default: the whole tree);
+    what is no text source is passed over. Ends with 1 where there are findings.
 
     \b
     Examples:

@@ -139,8 +139,6 @@ class NamePattern:
             found = _longer(align(rule - 1, text - 1), meet(mine, its, free))
             if its in (_DEEP, (Wild.UNKNOWN,)):  # more folders than one
                 found = _best(found, _longer(align(rule - 1, text), meet(mine, _ANY, free)))
-            if its == _DEEP:  # or none
-                found = _best(found, align(rule, text - 1))
             return found
 
         aligned = align(len(self.components), len(known))

@@ -10,7 +10,7 @@ import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from holdfast.inventory.ref_evaluate import GLOBS, MAX_UNROLLED, Evaluator
+from holdfast.inventory.ref_evaluate import GLOBS, MAX_UNROLLED, PATH_CLASSES, Evaluator
 from holdfast.inventory.ref_pattern import How, Match, Matcher
 from holdfast.inventory.ref_scope import Scope, call_name
 from holdfast.inventory.ref_text import find_in_text, is_command, match_token, tokens
@@ -106,6 +106,7 @@ class _Walker:
         self._later: list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, Scope]] = []
         self._budget = STATEMENT_BUDGET
         self._kept: list[ast.Module] = []
+        self._inside: set[int] = set()  # nodes whose text is part of a longer one that is known
 
     def walk(self, tree: ast.Module) -> list[Place]:
         """The places of one part."""
@@ -242,10 +243,11 @@ class _Walker:
 
     def _visit(self, node: ast.AST, scope: Scope, *, command: bool = False) -> None:
         if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp | ast.Call | ast.Attribute):
-            if self._record(node, scope, command=command):
+            if id(node) not in self._inside and self._record(node, scope, command=command):
                 return
             if isinstance(node, ast.Constant):
                 return
+            self._inside.update(id(part) for part in self._operands(node, scope))
         if isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
             self._comprehension(node, scope)
             return
@@ -263,6 +265,19 @@ class _Walker:
             self._visit(child, scope, command=command or runs)
         if isinstance(node, ast.Call):
             self._mutate(node, scope)
+
+    def _operands(self, node: ast.expr, scope: Scope) -> list[ast.expr]:
+        """The parts of a text that is known: "a.pth" alone is not what `os.path.join("backup", "a.pth")` names."""
+        value = self._evaluator.value(node, scope)
+        if not isinstance(value, Text) or value.forms == UNKNOWN.forms:
+            return []
+        if isinstance(node, ast.BinOp):
+            return [node.left, node.right] if isinstance(node.op, ast.Add | ast.Div) else []
+        if isinstance(node, ast.JoinedStr):
+            return node.values
+        if not isinstance(node, ast.Call) or call_name(node) not in {"join", "joinpath", *PATH_CLASSES}:
+            return []
+        return [*([node.func.value] if isinstance(node.func, ast.Attribute) else []), *node.args]
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: Scope) -> None:
         for index, generator in enumerate(node.generators):
