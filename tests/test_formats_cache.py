@@ -152,7 +152,7 @@ def test_many_processes_share_it(tmp_path: Path) -> None:
     assert {child.returncode for child in children} == {0}
     assert len(outputs) == 1
     with DigestCache(tmp_path / "d.sqlite") as cache:
-        assert len(cache.many(key_of(path.stat()) for path in tmp_path.glob('*.pt'))) == 20
+        assert len(cache.many(key_of(path.stat()) for path in tmp_path.glob("*.pt"))) == 20
 
 
 @pytest.mark.parametrize("size", [0, 1, 4 * 2**20, 9 * 2**20 + 5])

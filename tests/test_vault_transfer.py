@@ -160,6 +160,22 @@ def test_a_damaged_object_is_not_sent(world: World) -> None:
     assert files(other.root / "data") == files(world.root / "data")
 
 
+def test_a_damaged_older_version_is_no_base(world: World) -> None:
+    world.git("checkout", "-q", "HEAD~2")
+    oid = next(line.split()[-1] for line in (world.root / "model.pt.dvc").read_text().splitlines() if "md5:" in line)
+    world.git("checkout", "-q", "main")
+    place = world.cache / "files/md5" / oid[:2] / oid[2:]
+    place.chmod(0o644)
+    place.write_bytes(place.read_bytes()[:-1] + b"!")
+    assert oid in world.holdfast("push", "-A", code=3).stderr
+    other = clone(world, "other")
+    other.holdfast("pull")
+    assert (other.root / "model.pt").read_bytes() == (world.root / "model.pt").read_bytes()
+    assert len(objects(other)) == 8
+    other.holdfast("fetch", "-A", code=3)
+    assert len(objects(other)) == 15  # all but the damaged one
+
+
 def test_the_run_cache(world: World) -> None:
     world.holdfast("push", "--run-cache")
     other = clone(world, "other")

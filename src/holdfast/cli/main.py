@@ -15,16 +15,26 @@ INTERRUPTED = 130
 COMPLETION_VARIABLE = "_HOLDFAST_COMPLETE"
 
 COMMANDS = {
+    "check": ("holdfast.cli.check", "Find references to what is not canonical, each with the right name."),
     "code": ("holdfast.cli.code", "See which module is canonical, and archive the others."),
     "completion": ("holdfast.cli.completion", "Print the completion script for a shell."),
     "dedup": ("holdfast.cli.dedup", "Find what is stored twice."),
     "diff": ("holdfast.cli.diff", "Say how two checkpoints differ, in words, in figures and in bytes."),
+    "equivalence": ("holdfast.cli.equivalence", "Run two models on the same samples and compare what they give."),
+    "fetch": ("holdfast.cli.transfer:fetch", "Bring objects from the vault into DVC's cache."),
     "gc": ("holdfast.cli.gc", "See what may be deleted, and why."),
+    "pull": ("holdfast.cli.transfer:pull", "Bring objects from the vault and check them out."),
+    "push": ("holdfast.cli.transfer:push", "Send cached objects to the vault."),
     "refs": ("holdfast.cli.refs", "Show which scripts, notebooks and configurations refer to files."),
     "registry": ("holdfast.cli.registry", "See registered models and their versions."),
     "report": ("holdfast.cli.report", "Write reports of what was found."),
     "runs": ("holdfast.cli.runs", "List and check the folders of training runs."),
+    "scan": ("holdfast.cli.scan", "List the model files of a tree, what they are and who uses them."),
+    "serve": ("holdfast.cli.serve", "Serve a vault to plain DVC, as an HTTP remote."),
     "show": ("holdfast.cli.show", "Show what a checkpoint holds, without running anything in it."),
+    "status": ("holdfast.cli.transfer:status", "Compare DVC's cache with the vault."),
+    "version": ("holdfast.cli.version", "Print the version."),
+    "vault": ("holdfast.cli.vault", "Make a vault, and look after it."),
 }
 
 

@@ -54,9 +54,9 @@ def command(
     parquet: Path | None,
     form: str,
 ) -> None:
-    """List the model files at and below PATH (default: here), what they are and who uses them; changes nothing.
+    """List the model files of a tree, what they are and who uses them.
 
-    PATH is a folder, or a bucket or folder in one: s3://bucket/folder.
+    PATH is a folder, the current one unless given, or a bucket or folder in one: s3://bucket/folder. Changes nothing.
 
     A file is *registered* where the registry has it; *primary* where scripts refer to it, *secondary* where they refer
     more to another family with the same members; *unreferenced*; a *backup*; or in a tool's *cache*. The second look

@@ -52,10 +52,10 @@ def _selecting(function: Command) -> Command:
 @click.option("--no-delta", is_flag=True, help="Store nothing against other versions.")
 @form_options
 def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: Form, **selected: Any) -> None:
-    """Send cached objects to the vault: of all outs, or of TARGETS, as `dvc push` selects them.
+    """Send cached objects to the vault.
 
-    What the vault has already, in whatever file, is not sent again; new versions are stored as differences where that
-    is smaller and reading them does not take longer.
+    Those of all outs, or of TARGETS, as `dvc push` selects them. What the vault has already, in whatever file, is not
+    sent again; new versions are stored as differences where that is smaller and reading them does not take longer.
 
     \b
     Examples:
@@ -77,7 +77,9 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
 @click.option("--run-cache", is_flag=True, help="DVC's run cache, too.")
 @form_options
 def fetch(remote: str | None, jobs: int, run_cache: bool, form: Form, **selected: Any) -> None:
-    """Bring objects from the vault into DVC's cache: of all outs, or of TARGETS, as `dvc fetch` selects them.
+    """Bring objects from the vault into DVC's cache.
+
+    Those of all outs, or of TARGETS, as `dvc fetch` selects them.
 
     \b
     Example:
@@ -98,7 +100,9 @@ def fetch(remote: str | None, jobs: int, run_cache: bool, form: Form, **selected
 def pull(
     remote: str | None, jobs: int, run_cache: bool, force: bool, allow_missing: bool, form: Form, **selected: Any
 ) -> None:
-    """Bring objects from the vault and check them out, as `dvc pull` does.
+    """Bring objects from the vault and check them out.
+
+    Leaves the workspace and the cache as `dvc pull` does.
 
     \b
     Examples:
@@ -119,7 +123,9 @@ def pull(
 @_selecting
 @form_options
 def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
-    """Compare DVC's cache with the vault, as `dvc status -c` does with a remote; for the workspace see `dvc status`.
+    """Compare DVC's cache with the vault.
+
+    As `dvc status -c` does it with a remote; for the workspace see `dvc status`.
 
     \b
     Example:

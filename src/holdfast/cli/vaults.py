@@ -55,5 +55,10 @@ def vault_url(project: Project, remote: str | None = None) -> str:
     if remote not in sections:
         raise UsageError(f"{remote} is neither a URL nor a DVC remote", hint="`dvc remote list` names them")
     url = str(sections[remote].get("url", ""))
+    if url.startswith(("http://", "https://")):
+        raise UsageError(
+            f"the DVC remote {remote} is an HTTP server, beside which no vault can be seen",
+            hint="Name the vault's own URL with -r, or in holdfast.yaml under vault.url",
+        )
     place = url if is_url(url) else str(Path(url).resolve())
     return f"{place.rstrip('/')}/{VAULT_FOLDER}"

@@ -16,7 +16,9 @@ PACKAGES = (
 @click.command("version")
 @click.option("-v", "--verbose", is_flag=True, help="Say what Holdfast stands on, too.")
 def command(verbose: bool) -> None:
-    """Print the version; with -v those of what it stands on, and which loops the vault's codec runs.
+    """Print the version.
+
+    With -v those of what it stands on, too, and which loops the vault's codec runs.
 
     \b
     Example:

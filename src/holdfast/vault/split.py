@@ -127,9 +127,7 @@ class _Beside:
     size: int = 2**63 - 1
 
     def read(self, offset: int, count: int) -> bytes:
-        raise IntegrityError(
-            f"{self.name}: bytes {offset} to {offset + count} lie beside the file, and are not read"
-        )
+        raise IntegrityError(f"{self.name}: bytes {offset} to {offset + count} lie beside the file, and are not read")
 
     def sibling(self, name: str) -> Source:
         return _Beside(name)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from holdfast.repo.dvc import Selection, UsedObject, local_cache, used_objects
 from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
 from holdfast.repo.workspace import Project
 from holdfast.vault.repository import Vault
-from holdfast.vault.session import FileToPut, Statistics
+from holdfast.vault.session import FileToPut, RevokedError, Statistics
 
 # DVC protects what is in its cache: a file that can be written is one that somebody changed
 CACHED_MODE = 0o444
@@ -134,36 +134,16 @@ def push(
     if run_cache:
         _add_runs(wanted, cache)
     lineage = read_lineage(project, cache) if delta else Lineage()
-    failed: dict[str, str] = {}
-
-    def fail(oid: str, error: HoldfastError) -> None:
-        failed[oid] = str(error)
-
-    with vault.session(max_restore_ratio=1.0 if delta else 0.0) as session:
-        known = session.known(wanted.names)
-        session.claim(known)
-        here = {
-            oid: size for oid in wanted.names if oid not in known and (size := _size(wanted.places[oid])) is not None
-        }
-        total, done = sum(here.values()), 0
-
-        def files() -> Iterator[FileToPut]:
-            nonlocal done
-            bases = session.known([_oid(key) for key in lineage.paths])
-            for file in _ordered(here, wanted, lineage, cache, bases):
-                progress(done, total)
-                yield file
-                done += here[file.oid]
-            progress(total, total)
-
-        session.put_many(files(), fail)
-        statistics = session.commit()
-    missing = [oid for oid in wanted.names if oid not in known and oid not in here]
+    try:
+        sent = _send(vault, wanted, lineage, cache, delta, progress)
+    except RevokedError:
+        # a collector took it for abandoned; nothing of it counts, and once more is all that it takes
+        sent = _send(vault, wanted, lineage, cache, delta, progress)
     return Pushed(
-        statistics,
-        len(known),
-        wanted.of(missing),
-        tuple((wanted.names[oid], reason) for oid, reason in failed.items()),
+        sent.statistics,
+        len(sent.known),
+        wanted.of(oid for oid in wanted.names if oid not in sent.known and oid not in sent.here),
+        tuple((wanted.names[oid], reason) for oid, reason in sent.failed.items()),
         tuple(used.elsewhere),
         tuple(used.unread),
     )
@@ -264,6 +244,38 @@ def compare(vault: Vault, project: Project, selection: Selection) -> Compared:
         wanted.of(there - here),
         wanted.of(set(wanted.names) - there - here),
     )
+
+
+@dataclass(frozen=True)
+class _Sent:
+    statistics: Statistics
+    known: Collection[str]
+    here: Collection[str]
+    failed: Mapping[str, str]
+
+
+def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: bool, progress: Progress) -> _Sent:
+    """One session that sends what the vault lacks."""
+    failed: dict[str, str] = {}
+    done = 0
+
+    def fail(oid: str, error: HoldfastError) -> None:
+        failed[oid] = str(error)
+
+    def put(_: str, size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    with vault.session(max_restore_ratio=1.0 if delta else 0.0) as session:
+        known = session.known(wanted.names)
+        session.claim(known)
+        sizes = ((oid, _size(wanted.places[oid])) for oid in wanted.names if oid not in known)
+        here = {oid: size for oid, size in sizes if size is not None}
+        total = sum(here.values())
+        bases = session.known([_oid(key) for key in lineage.paths])
+        session.put_many(_ordered(here, wanted, lineage, cache, bases), fail, put)
+        return _Sent(session.commit(), known, here, failed)
 
 
 def _ordered(

@@ -1,0 +1,316 @@
+"""How small and how fast the vault's codec makes a history of checkpoints, against peers on the same tensors.
+
+    python benchmarks/codec_ratio.py [--history FOLDER] [--rounds 7]
+
+The history is that of benchmarks/gpt_history.py, trained once and kept. Each checkpoint is cut into blobs as the vault
+cuts it. *Backward* encodes each checkpoint against the next newer one and the newest alone, as a repacked vault stores
+it; *forward* against the previous one. *BitX* is its method as we understand it: XOR with the next newer checkpoint,
+byte planes, zstd; for each blob that, planes alone, zstd or raw, whichever is smallest; with zstd at level 3, or as
+Huffman coding alone, as we use it. The *limit* is the entropy of order 0 of the byte planes of the delta, bucket by
+bucket, or of the planes of the tensor alone where they have less, and what is no tensor as we store it. ZipNN, which
+has no bases, is measured where it is installed, in a process of its own.
+
+Speeds are of one thread, in bytes of tensors (ZipNN: of files) a second of processor time, medians of rounds in turn;
+encoding includes the decoding that verifies it. Writes benchmarks/results/codec_ratio.json.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from gpt_history import make_history
+from harness import machine, versions, write_results
+from holdfast.formats.source import FileSource
+from holdfast.vault import codec
+from holdfast.vault.codec_elements import ELEMENTS
+from holdfast.vault.codec_loops import Loops
+from holdfast.vault.codec_numba import NumbaLoops
+from holdfast.vault.codec_numpy import NumpyLoops
+from holdfast.vault.split import split_source
+
+KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gpt-history"
+KINDS = ("bf16", "full", "weights")
+# which checkpoints are encoded against the next one for speed: one step, fifty, a hundred, and fine-tuning
+TIMED = {"bf16": (0, 4, 5, 9), "full": (0, 4, 9)}
+
+GOALS = {
+    "bf16: smaller than raw": 3.0,
+    "bf16: smaller than BitX": 1.25,
+    "bf16: share of the limit": 0.92,
+    "full: smaller than raw": 1.4,
+    "full: smaller than BitX": 1.04,
+    "full: share of the limit": 0.92,
+    "encode GB/s, NumPy": 0.15,
+    "decode GB/s, NumPy": 0.35,
+    "encode GB/s, numba": 0.3,
+    "decode GB/s, numba": 0.7,
+}
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A run of numbers: its dtype and its bytes."""
+
+    dtype: str
+    data: bytes
+
+
+Blobs = dict[str, Blob]  # by what finds the same part in another version, or a name that nothing else has
+
+
+def main() -> None:
+    """Measure, print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--history", type=Path, default=KEPT, help="made there if it is missing")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds; medians count")
+    options = parser.parse_args()
+    if not any(options.history.glob("full/*.pt")):
+        make_history(options.history)
+    result: dict[str, Any] = {
+        "what": "ratios of raw to stored bytes of twelve checkpoints; GB/s of one thread's processor time",
+        "machine": machine(),
+        "versions": versions("numpy", "numba", "zstandard", "torch"),
+        "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
+        "ratios": {},
+        "speeds": {},
+    }
+    for kind in KINDS:
+        paths = sorted((options.history / kind).glob("*.pt"))
+        history = [blobs_of(path) for path in paths]
+        raw = sum(path.stat().st_size for path in paths)
+        stored = sizes(history, paths)
+        peer = zipnn(paths, "bfloat16" if kind == "bf16" else "float32")
+        if peer:
+            stored["ZipNN"] = peer[0]
+        result["ratios"][kind] = {"raw bytes": raw, **{what: round(raw / size, 4) for what, size in stored.items()}}
+        print(f"\n{kind}: {len(paths)} checkpoints, {raw / 1e6:.1f} MB")
+        for what, size in stored.items():
+            print(f"  {what:40} {raw / size:7.3f}")
+        if kind in TIMED:
+            result["speeds"][kind] = speeds(history, TIMED[kind], options.rounds)
+            if peer:
+                result["speeds"][kind] |= {"encode GB/s, ZipNN": peer[1], "decode GB/s, ZipNN": peer[2]}
+            for what, speed in result["speeds"][kind].items():
+                print(f"  {what:40} {speed:7.3f}")
+    result["goals"] = goals(result)
+    write_results("codec_ratio", result)
+    print()
+    for what, verdict in result["goals"].items():
+        print(f"{what:30} {verdict['measured']:6.3f}, goal {verdict['goal']}: {'met' if verdict['met'] else 'not met'}")
+
+
+def goals(result: dict[str, Any]) -> dict[str, Any]:
+    """The goals with what was measured; of speeds, the slower of both histories."""
+    measured = {}
+    for kind in ("bf16", "full"):
+        ratios = result["ratios"][kind]
+        ours, bitx, limit = ratios["ours, backward"], ratios["BitX, zstd -3"], ratios["limit of order 0"]
+        measured[f"{kind}: smaller than raw"] = ours
+        measured[f"{kind}: smaller than BitX"] = round(ours / max(bitx, ratios["BitX, Huffman alone"]), 4)
+        measured[f"{kind}: share of the limit"] = round(ours / limit, 4)
+    for what in ("encode GB/s, NumPy", "decode GB/s, NumPy", "encode GB/s, numba", "decode GB/s, numba"):
+        measured[what] = min(result["speeds"][kind][what] for kind in TIMED)
+    return {
+        what: {"goal": goal, "measured": measured[what], "met": measured[what] >= goal} for what, goal in GOALS.items()
+    }
+
+
+# --- the history ------------------------------------------------------------------------------------------------------
+
+
+def blobs_of(path: Path) -> Blobs:
+    """A checkpoint cut as the vault cuts it."""
+    with FileSource(path) as source:
+        return {
+            str(piece.slot) if piece.slot else f"{path.stem} {number}": Blob(
+                piece.dtype, source.read(piece.offset, piece.length)
+            )
+            for number, piece in enumerate(split_source(source).pieces)
+        }
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def sizes(history: list[Blobs], paths: list[Path]) -> dict[str, int]:
+    """Stored bytes of the whole history, by method."""
+    newer: list[Blobs | None] = [*history[1:], None]
+    older: list[Blobs | None] = [None, *history[:-1]]
+    stored = {
+        "zstd -3": sum(len(zstandard.ZstdCompressor(level=3).compress(path.read_bytes())) for path in paths),
+        "planes, no base": total(encoded, history, [None] * len(history)),
+        "BitX, zstd -3": total(bitx_size(zstandard.ZstdCompressor(level=3)), history, newer),
+        "BitX, Huffman alone": total(bitx_size(huffman()), history, newer),
+        "ours, forward": total(encoded, history, older),
+        "ours, backward": total(encoded, history, newer),
+        "limit of order 0": total(limit, history, newer),
+    }
+    stored["newest alone"] = len(history) * total(encoded, history[-1:], [None])
+    return stored
+
+
+def total(size: Callable[[Blob, Blob | None], int], history: list[Blobs], bases: list[Blobs | None]) -> int:
+    """Stored bytes of all blobs, each with its base."""
+    return sum(
+        size(blob, base.get(name) if base else None)
+        for blobs, base in zip(history, bases, strict=True)
+        for name, blob in blobs.items()
+    )
+
+
+def encoded(blob: Blob, base: Blob | None) -> int:
+    """Ours."""
+    return len(codec.encode(blob.data, blob.dtype, base.data if base else None))
+
+
+def bitx_size(compressor: zstandard.ZstdCompressor) -> Callable[[Blob, Blob | None], int]:
+    """BitX's method, best of: XOR with the base, planes alone, zstd, raw."""
+
+    def planes(numbers: Array) -> int:
+        columns = numbers.view(np.uint8).reshape(-1, numbers.itemsize).T
+        return sum(min(len(column), len(compressor.compress(column.tobytes()))) for column in columns)
+
+    def size(blob: Blob, base: Blob | None) -> int:
+        best = min(len(blob.data), len(zstandard.ZstdCompressor(level=3).compress(blob.data)))
+        width = ELEMENTS[blob.dtype].width
+        if len(blob.data) % width == 0 and blob.data:
+            numbers = np.frombuffer(blob.data, f"<u{width}")
+            best = min(best, planes(numbers))
+            if base and len(base.data) == len(blob.data):
+                best = min(best, planes(numbers ^ np.frombuffer(base.data, numbers.dtype)))
+        return best
+
+    return size
+
+
+def limit(blob: Blob, base: Blob | None) -> int:
+    """The entropy of order 0 of what is coded, without any tables or frames."""
+    element = ELEMENTS[blob.dtype]
+    if element.mantissa is None:
+        return encoded(blob, base)
+    numbers = np.frombuffer(blob.data, element.unsigned)
+    rotated = (numbers << 1) | (numbers >> (element.bits - 1))
+    bits = plane_bits(rotated)
+    if base and len(base.data) == len(blob.data):
+        old = np.frombuffer(base.data, element.unsigned)
+        top = 1 << (element.bits - 1)
+        lines = [np.where(codes & top, ~codes, codes | top) for codes in (numbers, old)]
+        steps = (lines[0] - lines[1]).view(f"<i{element.width}")
+        folded = ((steps << 1) ^ (steps >> (element.bits - 1))).view(element.unsigned)
+        exponents = (old >> element.mantissa) & ((1 << element.exponent_bits) - 1)
+        bits = min(bits, sum(plane_bits(folded[exponents == one]) for one in np.unique(exponents)))
+    return int(bits / 8)
+
+
+def plane_bits(numbers: Array) -> float:
+    """Bits of all byte planes, each coded at its own entropy."""
+    bits = 0.0
+    for plane in numbers.view(np.uint8).reshape(-1, numbers.itemsize).T:
+        counts = np.bincount(plane, minlength=256)
+        counts = counts[counts > 0]
+        bits -= float((counts * np.log2(counts / len(numbers))).sum())
+    return bits
+
+
+ZIPNN = """
+import sys, time
+from zipnn import ZipNN
+
+stored = nbytes = encoding = decoding = 0
+for path in sys.argv[2:]:
+    data = open(path, "rb").read()
+    coder = ZipNN(bytearray_dtype=sys.argv[1], threads=1)
+    given = bytes(bytearray(data))  # which it changes
+    start = time.process_time()
+    packed = coder.compress(given)
+    middle = time.process_time()
+    plain = coder.decompress(packed)
+    encoding, decoding = encoding + middle - start, decoding + time.process_time() - middle
+    assert bytes(plain) == data
+    stored, nbytes = stored + len(packed), nbytes + len(data)
+print(stored, nbytes / 1e9 / encoding, nbytes / 1e9 / decoding)
+"""
+
+
+def zipnn(paths: Iterable[Path], dtype: str) -> tuple[int, float, float] | None:
+    """Stored bytes, GB/s of encoding and of decoding; None where it is not installed, or fails."""
+    command = [sys.executable, "-W", "ignore", "-c", ZIPNN, dtype, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  ZipNN: {done.stderr.strip().splitlines()[-1:]}")
+        return None
+    stored, encoding, decoding = done.stdout.split()
+    return int(stored), round(float(encoding), 3), round(float(decoding), 3)
+
+
+def huffman() -> zstandard.ZstdCompressor:
+    """As our codec uses zstd."""
+    wishes = {"strategy": zstandard.STRATEGY_FAST, "min_match": 7, "hash_log": 6, "target_length": 0}
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, **wishes)
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+# --- speeds -----------------------------------------------------------------------------------------------------------
+
+
+def speeds(history: list[Blobs], timed: tuple[int, ...], rounds: int) -> dict[str, float]:
+    """GB/s of each way, taken in turn, and how it compares with zstd -3 in the same round."""
+    pairs = [
+        (blob, history[place + 1][name])
+        for place in timed
+        for name, blob in history[place].items()
+        if name in history[place + 1]
+    ]
+    nbytes = sum(len(blob.data) for blob, _ in pairs)
+    blobs = [codec.encode(blob.data, blob.dtype, base.data) for blob, base in pairs]
+    compressor, decompressor = zstandard.ZstdCompressor(level=3), zstandard.ZstdDecompressor()
+    frames = [compressor.compress(blob.data) for blob, _ in pairs]
+
+    def encode(loops: Loops) -> None:
+        for blob, base in pairs:
+            codec.encode(blob.data, blob.dtype, base.data, loops=loops)
+
+    outs = [bytearray(len(blob.data)) for blob, _ in pairs]
+
+    def decode(loops: Loops) -> None:
+        for blob, out, (_, base) in zip(blobs, outs, pairs, strict=True):
+            codec.decode_into(blob, out, base.data, loops=loops)
+
+    numpy_loops, numba_loops = NumpyLoops(), NumbaLoops()
+    ways: dict[str, Callable[[], object]] = {
+        "encode GB/s, NumPy": lambda: encode(numpy_loops),
+        "decode GB/s, NumPy": lambda: decode(numpy_loops),
+        "encode GB/s, numba": lambda: encode(numba_loops),
+        "decode GB/s, numba": lambda: decode(numba_loops),
+        "encode GB/s, zstd -3": lambda: [compressor.compress(blob.data) for blob, _ in pairs],
+        "decode GB/s, zstd -3": lambda: [decompressor.decompress(frame) for frame in frames],
+    }
+    taken: dict[str, list[float]] = {what: [] for what in ways}
+    for _ in range(rounds + 1):
+        for what, way in ways.items():
+            start = time.process_time()
+            way()
+            taken[what].append(time.process_time() - start)
+    seconds = {what: times[1:] for what, times in taken.items()}
+    found = {what: round(nbytes / 1e9 / median(times), 3) for what, times in seconds.items()}
+    for verb in ("encode", "decode"):
+        zstd = seconds[f"{verb} GB/s, zstd -3"]
+        for name in ("NumPy", "numba"):
+            ours = seconds[f"{verb} GB/s, {name}"]
+            found[f"{verb}: {name} ÷ zstd -3"] = round(median(z / o for z, o in zip(zstd, ours, strict=True)), 3)
+    return found
+
+
+if __name__ == "__main__":
+    main()

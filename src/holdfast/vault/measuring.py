@@ -1,0 +1,101 @@
+"""Files as they are before anything is encoded: their digests, and the small ones put together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from holdfast.formats.source import Source, read_exactly
+from holdfast.vault.oids import check_md5, hasher_of
+from holdfast.vault.pipeline import Pipeline
+from holdfast.vault.reading import blob_id
+from holdfast.vault.records import MAX_PIECES, RecipePiece
+from holdfast.vault.split import Piece, Split
+
+READ_BYTES = 8 << 20
+
+
+@dataclass
+class Bundle:
+    """Small files that share a blob."""
+
+    files: list[tuple[str, int, int, bytes]] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+    nbytes: int = 0
+
+    def add(self, oid: str, data: bytes, digest: bytes) -> None:
+        """Append a file."""
+        self.files.append((oid, self.nbytes, len(data), digest))
+        self.parts.append(data)
+        self.nbytes += len(data)
+
+
+class Measured(NamedTuple):
+    """A file as it was read the first time: the BLAKE3 of all of it and that of each piece."""
+
+    digest: bytes
+    ids: list[bytes]
+
+    def pieces(self, split: Split) -> tuple[RecipePiece, ...]:
+        """The pieces of its recipe: every one is a blob of its own."""
+        return tuple(
+            RecipePiece(name, 0, piece.length, piece.slot) for name, piece in zip(self.ids, split.pieces, strict=True)
+        )
+
+
+def measure(oid: str, source: Source, split: Split, md5: Pipeline) -> Measured:
+    """Read a file, and see that it is what its oid says.
+
+    Args:
+        oid: its name.
+        source: its bytes, which are read once, some `READ_BYTES` at a time.
+        split: how it is cut.
+        md5: takes the md5, of one file at a time, while the next bytes are read.
+
+    Raises:
+        WrongNameError: it is not.
+        IntegrityError: it ended before its size.
+        OSError: it cannot be read.
+    """
+    hasher, digest, ids = hasher_of(oid), blake3(), []
+    for start, stop in _spans(split.pieces):
+        first = split.pieces[start].offset
+        last = split.pieces[stop - 1]
+        data = read_exactly(source, first, last.offset + last.length - first)
+        if hasher is not None:
+            md5.submit(lambda data=data: hasher.update(data), lambda _: None)  # type: ignore[misc]
+        digest.update(data)
+        view = memoryview(data)
+        places = [(piece.offset - first, piece.length) for piece in split.pieces[start:stop]]
+        ids += [blob_id(view[place : place + length]) for place, length in places]
+    md5.drain()
+    check_md5(oid, hasher, source.name)
+    return Measured(digest.digest(), ids)
+
+
+def check_split(split: Split, source: Source) -> None:
+    """See that pieces cover a file.
+
+    Raises:
+        ValueError: they do not.
+    """
+    place = 0
+    for piece in split.pieces:
+        if piece.offset != place or piece.length <= 0:
+            raise ValueError(f"the pieces of {source.name} have a gap, or overlap, at byte {place}")
+        place += piece.length
+    if place != source.size or len(split.pieces) > MAX_PIECES:
+        raise ValueError(f"{len(split.pieces)} pieces have {place} bytes of {source.name}, which has {source.size}")
+
+
+def _spans(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Parts of the pieces of some `READ_BYTES` each: the first, and the one behind the last."""
+    start = nbytes = 0
+    for number, piece in enumerate(pieces):
+        if number > start and nbytes + piece.length > READ_BYTES:
+            yield start, number
+            start, nbytes = number, 0
+        nbytes += piece.length
+    if pieces:
+        yield start, len(pieces)

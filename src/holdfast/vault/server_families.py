@@ -1,0 +1,81 @@
+"""Another version of a checkpoint that comes without a path: the newest one that is made of the same tensors.
+
+A client of DVC's HTTP remote sends files by their md5 alone, so that git's history cannot say what was there before.
+Names, shapes and types of the tensors (the *slots* of `holdfast.vault.split_layout`) say it nearly as well.
+"""
+
+import contextlib
+import heapq
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+from holdfast.errors import IntegrityError
+from holdfast.formats.opening import sniff
+from holdfast.formats.source import FileSource
+from holdfast.vault.records import unpack_pieces
+from holdfast.vault.repository import Vault
+from holdfast.vault.split import CHECKPOINTS, MIN_CHECKPOINT_BYTES, split_source
+
+# of a file so many slots are looked at, the least ones: two versions have most of them in common
+SLOTS_A_FILE = 64
+MAX_SLOTS = 100_000
+# the newest checkpoints of the vault that are looked at when a server begins
+FILES_BEFORE = 200
+
+
+class Families:
+    """Knows for each slot which file had it last; may be used from many threads.
+
+    Args:
+        vault: whose files.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._lock = threading.Lock()
+        self._newest: OrderedDict[int, str] = OrderedDict()
+        self._begun = False
+
+    def base(self, oid: str, path: Path) -> str | None:
+        """The file that another one may be stored against; that one is then the newest itself."""
+        slots = self._slots(path)
+        if not slots:
+            return None
+        with self._lock:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            found = Counter(self._newest[slot] for slot in slots if slot in self._newest)
+            self._note(oid, slots)
+        found.pop(oid, None)
+        return min(found, key=lambda other: (-found[other], other)) if found else None
+
+    def _slots(self, path: Path) -> list[int]:
+        config = self._vault.config
+        with contextlib.suppress(IntegrityError, OSError), FileSource(path) as source:
+            if source.size >= MIN_CHECKPOINT_BYTES and sniff(source) in CHECKPOINTS:
+                split = split_source(source, block_bytes=config.block_bytes, chunking=config.chunking)
+                return _least(piece.slot for piece in split.pieces)
+        return []
+
+    def _begin(self) -> None:
+        query = (
+            "SELECT oid, pieces FROM recipes WHERE format != 'bytes' AND segment IN {active} "
+            f"ORDER BY segment DESC, oid LIMIT {FILES_BEFORE}"
+        )
+        for oid, pieces in reversed(self._vault.index.rows(query)):
+            with contextlib.suppress(IntegrityError):
+                self._note(oid, _least(piece.slot for piece in unpack_pieces(pieces)))
+
+    def _note(self, oid: str, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self._newest[slot] = oid
+            self._newest.move_to_end(slot)
+        while len(self._newest) > MAX_SLOTS:
+            self._newest.popitem(last=False)
+
+
+def _least(slots: Iterable[int]) -> list[int]:
+    return heapq.nsmallest(SLOTS_A_FILE, {slot for slot in slots if slot})

@@ -1,0 +1,226 @@
+"""NumPy's loops and numba's: alike in every bit, and each what its description says."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from holdfast.vault import codec
+from holdfast.vault.codec_elements import CASTS, ELEMENTS, Array, Element, cast
+from holdfast.vault.codec_loops import Loops
+from holdfast.vault.codec_numba import NumbaLoops, NumbaOrder
+from holdfast.vault.codec_numpy import PIECE_ELEMENTS, NumpyLoops
+
+NUMPY, NUMBA = NumpyLoops(), NumbaLoops()
+FLOATS = ["F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"]
+KINDS = [*FLOATS, "U8", "U16", "U32", "U64"]
+both = pytest.mark.parametrize("loops", [NUMPY, NUMBA], ids=["numpy", "numba"])
+
+
+def numbers_of(element: Element, length: int) -> st.SearchStrategy[Array]:
+    """Any bits, and runs around few numbers, as they are in neighbouring versions."""
+    dtype = element.unsigned
+    top = 2**element.bits - 1
+    near = st.integers(0, top).flatmap(lambda start: st.integers(start, min(top, start + 5)))
+    return st.one_of(
+        hnp.arrays(dtype, length, elements=st.integers(0, top)),
+        hnp.arrays(dtype, length, elements=near, fill=st.integers(0, top)),
+    )
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Element, Array, Array]:
+    element = ELEMENTS[draw(st.sampled_from(KINDS))]
+    length = draw(st.integers(1, 300))
+    return element, draw(numbers_of(element, length)), draw(numbers_of(element, length))
+
+
+@st.composite
+def ordered(draw: st.DrawFn) -> tuple[Element, Array, Array, int, int]:
+    element = ELEMENTS[draw(st.sampled_from(FLOATS))]
+    length = draw(st.integers(1, 300))
+    most = 1 << element.exponent_bits
+    lowest = draw(st.integers(0, most - 1))
+    buckets = draw(st.integers(1, min(256, most - lowest)))
+    return element, draw(numbers_of(element, length)), draw(numbers_of(element, length)), lowest, buckets
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(ordered())
+def test_sorted_alike(case: tuple[Element, Array, Array, int, int]) -> None:
+    element, values, base, lowest, buckets = case
+    orders = [loops.order(base, element, lowest, buckets) for loops in (NUMPY, NUMBA)]
+    assert orders[0].counts.tolist() == orders[1].counts.tolist()
+    results = [
+        loops.differences(values, base, element, order) for loops, order in zip((NUMPY, NUMBA), orders, strict=True)
+    ]
+    assert results[0].tobytes() == results[1].tobytes()
+
+    exponents = [int(code) >> (element.mantissa or 0) & ((1 << element.exponent_bits) - 1) for code in base]
+    found = [min(max(exponent, lowest), lowest + buckets - 1) - lowest for exponent in exponents]
+    assert orders[0].counts.tolist() == [found.count(bucket) for bucket in range(buckets)]
+    as_they_lie = NUMPY.differences(values, base, element, None)
+    places = sorted(range(len(values)), key=found.__getitem__)
+    assert results[0].tolist() == as_they_lie[places].tolist()
+
+    for loops, order in zip((NUMPY, NUMBA), orders, strict=True):
+        assert loops.holds(order, base, element)
+        out = np.empty_like(values)
+        loops.restore(results[0], base, element, loops.order(base, element, lowest, buckets), out)
+        assert out.tobytes() == values.tobytes()
+    other = base ^ base.dtype.type(1 << (element.mantissa or 0))
+    changed = [min(max(exponent ^ 1, lowest), lowest + buckets - 1) - lowest for exponent in exponents] != found
+    for loops, order in zip((NUMPY, NUMBA), orders, strict=True):
+        assert loops.holds(order, other, element) != changed
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(pairs())
+def test_differences_are_counted_steps(case: tuple[Element, Array, Array]) -> None:
+    element, values, base = case
+    for loops in (NUMPY, NUMBA):
+        folded = loops.differences(values, base, element, None)
+        assert folded.tolist() == [steps(int(v), int(b), element) for v, b in zip(values, base, strict=True)]
+        out = np.empty_like(values)
+        loops.restore(folded, base, element, None, out)
+        assert out.tobytes() == values.tobytes()
+
+
+def steps(value: int, base: int, element: Element) -> int:
+    """The folded difference, by counting on the line of all numbers of the type."""
+    modulus = 2**element.bits
+    top = modulus // 2
+
+    def place(code: int) -> int:
+        return code + top if code < top else modulus - 1 - code
+
+    if element.mantissa is None:
+        difference = value - base
+    else:
+        difference = place(value) - place(base)
+        if base >= top:
+            difference = -difference
+    difference = (difference + top) % modulus - top
+    return 2 * difference if difference >= 0 else -2 * difference - 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from([1, 2, 4, 8]), st.lists(st.sampled_from([0, 0, 0, 1, 2, 255]), min_size=1, max_size=200))
+def test_zeros_split_alike(width: int, some: list[int]) -> None:
+    values = np.array(some, f"<u{width}")
+    (bitmap, kept), (other_bitmap, other_kept) = NUMPY.split_zeros(values), NUMBA.split_zeros(values)
+    assert bitmap.tobytes() == other_bitmap.tobytes()
+    assert kept.tobytes() == other_kept.tobytes() == values[values != 0].tobytes()
+    assert [bool(bitmap[i // 8] >> (i % 8) & 1) for i in range(len(values))] == [bool(value) for value in some]
+    for loops in (NUMPY, NUMBA):
+        assert loops.join_zeros(values != 0, kept).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("length", [PIECE_ELEMENTS - 1, PIECE_ELEMENTS, PIECE_ELEMENTS + 1, 3 * PIECE_ELEMENTS + 77])
+def test_pieces_meet(dtype: str, length: int) -> None:
+    element = ELEMENTS[dtype]
+    random = np.random.default_rng(length)
+    values, base = (random.integers(0, 2**element.bits, length, element.unsigned) for _ in range(2))
+    buckets = min(256, 1 << element.exponent_bits)
+    results = []
+    for loops in (NUMPY, NUMBA):
+        order = loops.order(base, element, 0, buckets)
+        results.append(loops.differences(values, base, element, order).tobytes())
+        out = np.empty_like(values)
+        loops.restore(np.frombuffer(results[-1], element.unsigned), base, element, order, out)
+        assert out.tobytes() == values.tobytes()
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_same_blobs(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    dtype = KINDS[seed % len(KINDS)]
+    element = ELEMENTS[dtype]
+    base = random.normal(0, 0.02, 60_000).astype("<f4").view(np.uint8)[: 60_000 * element.width].tobytes()
+    numbers = np.frombuffer(base, element.unsigned)
+    changed = numbers + random.integers(0, 3, len(numbers)).astype(element.unsigned) * (
+        random.random(len(numbers)) < seed / 12
+    )
+    blobs = {codec.encode(changed.tobytes(), dtype, base, loops=loops, block_bytes=1 << 16) for loops in (NUMPY, NUMBA)}
+    assert len(blobs) == 1
+    for loops in (NUMPY, NUMBA):
+        assert codec.decode(next(iter(blobs)), base, loops=loops) == changed.tobytes()
+
+
+def test_a_faulty_order_writes_to_its_own_array_alone() -> None:
+    element = ELEMENTS["F32"]
+    random = np.random.default_rng(0)
+    base, values = (random.integers(0, 2**32, 5000, np.uint32) for _ in range(2))
+    order = NUMBA.order(base, element, 100, 20)
+    assert isinstance(order, NumbaOrder)
+    order.starts[:] += np.uint64(1 << 45)  # a write so far away would end the process
+    NUMBA.differences(values, base, element, order)
+    NUMBA.restore(values, base, element, order, np.empty_like(values))
+
+
+@pytest.mark.parametrize(("source", "target"), sorted(CASTS))
+def test_casts_are_torch_s(source: str, target: str) -> None:
+    types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    random = np.random.default_rng(3)
+    element = ELEMENTS[source]
+    codes = random.integers(0, 2**element.bits, 200_000, element.unsigned)
+    small = (random.normal(0, 1, 100_000) * 10.0 ** random.integers(-12, 6, 100_000)).astype("<f8")
+    halves = np.arange(0, 2**16, dtype=np.uint32) << 16 | 0x8000  # ties of float32 to bfloat16
+    if source == "F32":
+        codes = np.concatenate([codes, small.astype("<f4").view("<u4"), halves, halves + 1, halves - 1])
+    elif source == "F64":
+        codes = np.concatenate([codes, small.view("<u8")])
+    wide = torch.frombuffer(bytearray(codes.tobytes()), dtype=types[source])
+    expected = wide.to(types[target])
+    ours = torch.frombuffer(bytearray(cast(codes, source, target).tobytes()), dtype=types[target])
+
+    nan = torch.isnan(wide)
+    integers = torch.int32 if target == "F32" else torch.int16
+    assert torch.equal(ours[~nan].view(integers), expected[~nan].view(integers))
+    assert torch.isnan(ours[nan]).all()
+    assert len(torch.unique(ours[nan].view(integers))) <= (1 if (source, target) != ("BF16", "F32") else 2**24)
+
+
+def test_the_loops_in_use_are_named() -> None:
+    assert codec.loops_in_use() == NUMBA.name
+    assert NUMBA.name.startswith("numba 0.")
+
+
+def test_without_numba_numpy_s_are_used() -> None:
+    program = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from holdfast.vault import codec\n"
+        "assert codec.decode(codec.encode(b'abc' * 1000, 'F32')) == b'abc' * 1000\n"
+        "print(codec.loops_in_use())"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"NumPy {np.__version__}"
+
+
+def test_the_codec_is_imported_without_numba() -> None:
+    program = "import sys, holdfast.vault.codec; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@both
+def test_one_object_serves_many_threads(loops: Loops) -> None:
+    random = np.random.default_rng(5)
+    base = random.normal(0, 0.02, 50_000).astype("<f4")
+    versions = [(base + random.normal(0, 1e-4, 50_000).astype("<f4")).tobytes() for _ in range(8)]
+    alone = [codec.encode(version, "F32", base.tobytes(), loops=loops) for version in versions]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(
+            pool.map(lambda version: codec.encode(version, "F32", base.tobytes(), loops=loops), versions * 4)
+        )
+        decoded = list(pool.map(lambda blob: codec.decode(blob, base.tobytes(), loops=loops), together))
+    assert together == alone * 4
+    assert decoded == versions * 4

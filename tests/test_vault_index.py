@@ -1,0 +1,183 @@
+"""The local index: what it asks the bucket for, and that nothing depends on it."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from faults import FaultyStore
+from holdfast.objectstore.opening import open_store
+from holdfast.objectstore.store import ObjectStore
+from holdfast.vault.index import Index
+from holdfast.vault.index_file import IndexFileError
+from holdfast.vault.listing import Listing
+from holdfast.vault.records import Entry, Recipe, RecipePiece, pack_pieces, unpack_pieces
+from holdfast.vault.repository import init_vault, open_vault
+from holdfast.vault.segment import write_condemned, write_segment
+from vaults import SMALL_BLOCK, SMALL_PACK, keys, noise, oid_of, put_all, read_all, session_name
+
+
+def pack_key(session: str) -> str:
+    return f"packs/aa/{'aa' * 32}-{session}"
+
+
+def put_segment(store: ObjectStore, session: str, files: dict[str, int], entries: list[Entry] | None = None) -> None:
+    """A segment of files with one piece each, of a blob of their number."""
+    names = {number: number.to_bytes(32, "big") for number in files.values()}
+    places = [Entry(name, pack_key(session), 4, 10, 100, b"", 0, 0) for name in names.values()]
+    recipes = [
+        Recipe(oid, 50, names[number], "bytes", (RecipePiece(names[number], 0, 50, number),))
+        for oid, number in files.items()
+    ]
+    listing = Listing(places if entries is None else entries, recipes, [True] * len(recipes))
+    store.put(f"index/{session}", write_segment(listing, {pack_key(session): 1000}))
+
+
+@pytest.fixture
+def store() -> ObjectStore:
+    return open_store("memory://")
+
+
+def opened(store: ObjectStore, path: Path | None = None) -> Index:
+    index = Index(store, path, jobs=2)
+    index.refresh()
+    return index
+
+
+def fetched(store: FaultyStore) -> list[str]:
+    found = [key for verb, key in store.calls if verb == "get"]
+    store.calls.clear()
+    return found
+
+
+def test_only_new_segments_are_fetched(store: ObjectStore, tmp_path: Path) -> None:
+    counted = FaultyStore(store)
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    index = opened(counted, tmp_path / "index")
+    assert fetched(counted) == [f"index/{session_name(1)}"]
+    put_segment(store, session_name(2), {oid_of(b"b"): 2})
+    index.refresh()
+    assert fetched(counted) == [f"index/{session_name(2)}"]
+    other = opened(counted, tmp_path / "index")
+    assert fetched(counted) == []
+    for each in (index, other):
+        assert each.existing([oid_of(b"a"), oid_of(b"b"), oid_of(b"c")]) == {oid_of(b"a"), oid_of(b"b")}
+        assert list(each.oids()) == sorted([oid_of(b"a"), oid_of(b"b")])
+        each.close()
+
+
+def test_a_segment_counts_only_while_it_is_listed(store: ObjectStore, tmp_path: Path) -> None:
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    put_segment(store, session_name(2), {oid_of(b"b"): 2})
+    index = opened(store, tmp_path / "index")
+    store.put(f"index/{session_name(1)}", b"")
+    store.delete(f"index/{session_name(2)}")
+    assert index.existing([oid_of(b"a")])
+    index.refresh()
+    assert not index.existing([oid_of(b"a"), oid_of(b"b")])
+    assert not index.entries([(1).to_bytes(32, "big")])
+    assert not index.packs()
+    assert not list(index.all_entries())
+    assert not index._file.segments()
+
+
+def test_what_another_process_knows_does_not_count_for_this_one(store: ObjectStore, tmp_path: Path) -> None:
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    early = opened(store, tmp_path / "index")
+    put_segment(store, session_name(2), {oid_of(b"b"): 2})
+    late = opened(store, tmp_path / "index")
+    assert late.existing([oid_of(b"b")])
+    assert not early.existing([oid_of(b"b")])
+    early.refresh()
+    assert early.existing([oid_of(b"b")])
+
+
+def test_numbers_are_never_used_again(store: ObjectStore, tmp_path: Path) -> None:
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    early = opened(store, tmp_path / "index")
+    store.delete(f"index/{session_name(1)}")
+    put_segment(store, session_name(2), {oid_of(b"b"): 2})
+    opened(store, tmp_path / "index").close()
+    assert not early.existing([oid_of(b"b")])  # it has not looked since
+
+
+def test_many_at_once(store: ObjectStore) -> None:
+    files = {oid_of(str(number).encode()): number for number in range(1, 70_000)}
+    put_segment(store, session_name(1), files)
+    index = opened(store)
+    assert index.existing([*files, oid_of(b"x")]) == files.keys()
+    assert index.standing(files) == files.keys()
+    assert len(index.recipes(files)) == len(files)
+    assert len(index.entries([number.to_bytes(32, "big") for number in files.values()])) == len(files)
+    assert sum(1 for _ in index.all_entries()) == len(files)
+    assert sum(1 for _ in index.oids()) == len(files)
+
+
+def test_standing_follows_bases_to_the_last(store: ObjectStore) -> None:
+    names = [number.to_bytes(32, "big") for number in range(4)]
+    for number in range(4):
+        session = session_name(number)
+        base = names[number - 1] if number else b""
+        entry = Entry(names[number], pack_key(session), 4, 10, 100, base, number, 0)
+        put_segment(store, session, {oid_of(bytes([number])): number}, [entry])
+    everything = {oid_of(bytes([number])) for number in range(4)}
+    assert opened(store).standing(everything) == everything
+    store.put("condemned/x", write_condemned([pack_key(session_name(1))], []))
+    store.put("condemned/x.ready", b"")
+    index = opened(store)
+    assert index.standing(everything) == {oid_of(bytes([0]))}
+    assert index.standing_entries(names).keys() == {names[0]}
+    assert index.existing(everything) == everything
+    # a second place of what is condemned lets all of it stand again
+    entry = Entry(names[1], pack_key(session_name(7)), 4, 10, 100, b"", 0, 0)
+    put_segment(store, session_name(7), {oid_of(b"seven"): 1}, [entry])
+    assert opened(store).standing(everything) == everything
+
+
+def test_thorough_sees_what_was_lost_without_being_condemned(store: ObjectStore) -> None:
+    put_segment(store, session_name(1), {oid_of(b"a"): 1}, [])
+    index = opened(store)
+    assert index.standing([oid_of(b"a")]) == {oid_of(b"a")}
+    assert index.standing([oid_of(b"a")], thorough=True) == set()
+
+
+def test_of_two_recipes_one_that_can_be_read(store: ObjectStore) -> None:
+    oid, name = oid_of(b"a"), (1).to_bytes(32, "big")
+    for session, blob in ((session_name(1), b"x" * 32), (session_name(2), name), (session_name(3), b"y" * 32)):
+        places = [Entry(name, pack_key(session), 4, 10, 100, b"", 0, 0)] if blob == name else []
+        listing = Listing(places, [Recipe(oid, 50, name, "bytes", (RecipePiece(blob, 0, 50, 0),))], [True])
+        store.put(f"index/{session}", write_segment(listing, {pack_key(session): 1000}))
+    assert opened(store).recipes([oid])[oid].pieces[0].blob == name
+
+
+def test_a_file_that_tears_while_it_is_used(tmp_path: Path) -> None:
+    store = open_store("memory://")
+    files = [noise(100_000, number) for number in range(3)]
+    with init_vault(store, tmp_path, block_bytes=SMALL_BLOCK, pack_bytes=SMALL_PACK, jobs=1) as vault:
+        put_all(vault, files)
+        path = tmp_path / vault.config.id / "index.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    raw = bytearray(path.read_bytes())
+    raw[4096:] = os.urandom(len(raw) - 4096)
+    path.write_bytes(bytes(raw))
+    with open_vault(store, tmp_path, jobs=1) as vault, pytest.raises(IndexFileError, match="run the command again"):
+        read_all(vault, files)
+    with open_vault(store, tmp_path, jobs=1) as vault:
+        read_all(vault, files)
+
+
+def test_where_it_cannot_be_written_it_is_in_memory(store: ObjectStore, tmp_path: Path) -> None:
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    (tmp_path / "file").write_bytes(b"")
+    index = opened(store, tmp_path / "file" / "index")
+    assert index.existing([oid_of(b"a")])
+    assert keys(store, "index") == [f"index/{session_name(1)}"]
+
+
+def test_pieces_are_packed() -> None:
+    pieces = (RecipePiece(b"a" * 32, 1, 2, 2**64 - 1), RecipePiece(b"b" * 32, 2**32 - 1, 1, 0))
+    assert unpack_pieces(pack_pieces(pieces)) == pieces
+    assert unpack_pieces(b"") == ()
