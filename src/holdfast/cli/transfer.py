@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
 from holdfast.cli.vaults import open_project_vault
 from holdfast.repo.dvc import CheckedOut, Selection, checkout
 from holdfast.repo.workspace import find_project
-from holdfast.vault.transfer import Compared, Fetched, Pushed, failures
+from holdfast.vault.transfer import Compared, Fetched, Pushed, Transferred, failures
 from holdfast.vault.transfer import compare as compare_with_vault
 from holdfast.vault.transfer import fetch as fetch_from_vault
 from holdfast.vault.transfer import push as push_to_vault
@@ -68,7 +69,7 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
             vault, project, Selection(**selected), delta=not no_delta, run_cache=run_cache, progress=progress
         )
         url = vault.url
-    emit(form, {"format": "holdfast push 1", "vault": url, **_as_json(report)}, _pushed(report, url))
+    emit(form, {"format": "holdfast push 1", "vault": url, **asdict(report)}, _pushed(report, url))
     _raise_failures(report)
 
 
@@ -87,7 +88,7 @@ def fetch(remote: str | None, jobs: int, run_cache: bool, form: Form, **selected
     """
     project = find_project(Path.cwd())
     report, url = _fetched(project, remote, jobs, run_cache, Selection(**selected))
-    emit(form, {"format": "holdfast fetch 1", "vault": url, **_as_json(report)}, _brought(report, url))
+    emit(form, {"format": "holdfast fetch 1", "vault": url, **asdict(report)}, _brought(report, url))
     _raise_failures(report)
 
 
@@ -115,7 +116,7 @@ def pull(
     if not allow_missing:
         _raise_failures(report)
     done = checkout(project.root, selection, force=force, allow_missing=allow_missing)
-    payload = {"format": "holdfast pull 1", "vault": url, **_as_json(report), **_as_json(done)}
+    payload = {"format": "holdfast pull 1", "vault": url, **asdict(report), **asdict(done)}
     emit(form, payload, [*_brought(report, url), *_checked_out(done)])
 
 
@@ -135,7 +136,7 @@ def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
     with open_project_vault(project, remote, jobs=jobs) as vault:
         report = compare_with_vault(vault, project, Selection(**selected))
         url = vault.url
-    emit(form, {"format": "holdfast status 1", "vault": url, **_as_json(report)}, list(_compared(report, url)))
+    emit(form, {"format": "holdfast status 1", "vault": url, **asdict(report)}, list(_compared(report, url)))
 
 
 def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selection: Selection) -> tuple[Fetched, str]:
@@ -143,7 +144,7 @@ def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selec
         return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
 
 
-def _raise_failures(report: Pushed | Fetched) -> None:
+def _raise_failures(report: Transferred) -> None:
     if (error := failures(report)) is not None:
         raise error
 
@@ -196,12 +197,6 @@ def _compared(report: Compared, url: str) -> Iterator[str]:
         if names:
             more = [f"… and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
             yield "\n".join([f"{title}:", *(f"  {name}" for name in (*names[:NAMES_SHOWN], *more))])
-
-
-def _as_json(report: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(report)
 
 
 @contextmanager

@@ -22,20 +22,16 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What a push did.
+class Transferred:
+    """What a push or a fetch could not do, or left to others.
 
     Args:
-        statistics: of the session.
-        known: how many objects were there already.
         missing: objects that are neither in the cache nor in the vault, by path.
-        failed: files that were not sent, and why.
+        failed: files that did not go over, and why.
         elsewhere: outs that have a remote of their own.
         unread: commits whose DVC files cannot be read, and why.
     """
 
-    statistics: Statistics
-    known: int
     missing: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     elsewhere: tuple[str, ...]
@@ -43,24 +39,29 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Pushed(Transferred):
+    """What a push did.
+
+    Args:
+        statistics: of the session.
+        known: how many objects were there already.
+    """
+
+    statistics: Statistics
+    known: int
+
+
+@dataclass(frozen=True)
+class Fetched(Transferred):
     """What a fetch did.
 
     Args:
         files: how many came.
         bytes: of these, as they are in the cache.
-        missing: objects that the vault does not have, by path.
-        failed: files that did not come, and why.
-        elsewhere: outs that have a remote of their own.
-        unread: commits whose DVC files cannot be read, and why.
     """
 
     files: int
     bytes: int
-    missing: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
-    elsewhere: tuple[str, ...]
-    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,12 @@ def push(
         # a collector took it for abandoned; nothing of it counts, and once more is all that it takes
         sent = _send(vault, wanted, lineage, cache, delta, progress)
     return Pushed(
-        sent.statistics,
-        len(sent.known),
         wanted.of(oid for oid in wanted.names if oid not in sent.known and oid not in sent.here),
         tuple((wanted.names[oid], reason) for oid, reason in sent.failed.items()),
         tuple(used.elsewhere),
         tuple(used.unread),
+        statistics=sent.statistics,
+        known=len(sent.known),
     )
 
 
@@ -216,12 +217,12 @@ def fetch(
     missing = bring(wanted, progress)
     lost = [item.path for item in used.missing if item.path not in failed]
     return Fetched(
-        counts[0],
-        counts[1],
         tuple(sorted({*wanted.of(missing), *lost})),
         tuple(failed.items()),
         tuple(used.elsewhere),
         tuple(used.unread),
+        files=counts[0],
+        bytes=counts[1],
     )
 
 
@@ -322,7 +323,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def failures(report: Pushed | Fetched) -> HoldfastError | None:
+def failures(report: Transferred) -> HoldfastError | None:
     """What ends a command with *partly done*; None where all of it was done."""
     parts = []
     if report.missing:
