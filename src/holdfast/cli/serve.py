@@ -153,7 +153,7 @@ def command(
         return 0
     from holdfast.vault.server import Limits  # with aiohttp, 200 ms that what is above need not pay
 
-    where = url or _project_vault()
+    where = url or vault_url(find_project(Path.cwd()))
     cache = cache_folder(Path.cwd())
     vault = open_vault(open_objects(where), cache, jobs=jobs)
     limits = Limits(max_bytes=max_size, max_requests=max_requests)
@@ -230,21 +230,6 @@ def _check_reach(host: str, access: Access, *, tls: bool, behind_proxy: bool) ->
             f"a server on {host}, which other machines reach, needs TLS: its tokens would be read on the way",
             hint="Name --tls-cert and --tls-key, or --behind-proxy where a proxy does the TLS",
         )
-
-
-def _project_vault() -> str:
-    """Where the project's vault is.
-
-    Raises:
-        UsageError: it would lie beside a DVC remote that is a server itself, as this one is.
-    """
-    where = vault_url(find_project(Path.cwd()))
-    if where.startswith(("http://", "https://")):
-        raise UsageError(
-            f"no vault lies beside DVC's default remote, which is the server {where.rpartition('/')[0]}",
-            hint="Name the vault: `holdfast serve URL`, or vault.url in holdfast.yaml",
-        )
-    return where
 
 
 def _token(path: Path | None, variable: str) -> str | None:

@@ -57,8 +57,8 @@ def vault_url(project: Project, remote: str | None = None) -> str:
     url = str(sections[remote].get("url", ""))
     if url.startswith(("http://", "https://")):
         raise UsageError(
-            f"the DVC remote {remote} is an HTTP server, beside which no vault can be seen",
-            hint="Name the vault's own URL with -r, or in holdfast.yaml under vault.url",
+            f"no vault lies beside the DVC remote {remote}, which is the server {url}",
+            hint="Name the vault by its own URL, or in holdfast.yaml under vault.url",
         )
     place = url if is_url(url) else str(Path(url).resolve())
     return f"{place.rstrip('/')}/{VAULT_FOLDER}"
