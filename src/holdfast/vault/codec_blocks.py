@@ -126,7 +126,7 @@ def _read_delta(
         counts = [reader.number() for _ in range(buckets)]
         if element.mantissa is None or lowest + buckets > 1 << element.exponent_bits or sum(counts) != len(numbers):
             raise reader.damage("it has buckets that its numbers cannot have")
-        order = loops.order(base, element, lowest, buckets) if order is None else order
+        order = order or loops.order(base, element, lowest, buckets, np.array(counts, np.int64))
         if counts != order.counts.tolist():
             raise reader.damage("its buckets are wrong, or its base is not the one that it was encoded against")
     differences = np.empty_like(numbers)

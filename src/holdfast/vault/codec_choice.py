@@ -5,9 +5,9 @@ The rule:
 1. All numbers those of the base, or all the same: nothing else is tried (`holdfast.vault.codec_encoder`).
 2. Opaque bytes without a base: zstd. Few numbers with a base: delta.
 3. Else the size is estimated from runs of neighbouring numbers, evenly spread (`sample_of`). That of a delta is the
-   entropy of the differences' lengths in bits, given the base's exponents, and the bits below the highest ones. Floats
-   that it halves are not looked at further. That of planes is the entropy of each plane; that of zstd is found by
-   compressing one longer run from the middle. Raw needs no estimate.
+   entropy of the differences' lengths in bits, given the base's exponents, and the bits below the highest ones. Where
+   that halves floats, nothing else is looked at, and counts as one half. That of planes is the entropy of each plane;
+   that of zstd is found by compressing one longer run from the middle. Raw needs no estimate.
 4. The way with the lowest estimate is encoded. As long as that is larger than another one's estimate by more than a
    part in `holdfast.vault.codec_encoder.DOUBT`, the other one is encoded, too, and the smaller one stays.
 """
@@ -72,8 +72,11 @@ def ways(numbers: Array, base: Array | None, element: Element, *, opaque: bool) 
         some = sample_of(numbers)
         if base is not None:
             found.append(_delta(some, sample_of(base), len(numbers), element))
-        if base is None or element.mantissa is None or 2 * found[-1].estimate > numbers.nbytes:
+        half = numbers.nbytes // 2
+        if base is None or element.mantissa is None or found[-1].estimate > half:
             found += [_planes(some, len(numbers), element), _zstd(numbers)]
+        else:
+            found += [Way(PLANES, half), Way(ZSTD, half)]
     return sorted(found, key=lambda way: (way.estimate, way.codec))
 
 

@@ -36,7 +36,7 @@ class Loops(Protocol):
 
     name: str
 
-    def order(self, base: Array, element: Element, lowest: int, buckets: int) -> Order:
+    def order(self, base: Array, element: Element, lowest: int, buckets: int, counts: Array | None = None) -> Order:
         """The order by the exponents of a block of floats.
 
         Args:
@@ -44,6 +44,8 @@ class Loops(Protocol):
             element: its floats' type.
             lowest: the exponent of the lowest bucket.
             buckets: how many there are, up to `MAX_BUCKETS`.
+            counts: how many elements each bucket has, where somebody says so. Where that is wrong, so may the order be,
+                but whatever is done with it touches no memory that is not the arrays' own.
         """
 
     def holds(self, order: Order, base: Array, element: Element) -> bool:

@@ -13,9 +13,9 @@ from holdfast.vault.codec_elements import Array, Element
 from holdfast.vault.codec_loops import Order
 from holdfast.vault.codec_numpy import NumpyLoops, buckets_of
 
-# A block is gone through at four places in turn: at one place, sorting a number into its bucket would wait for the one
+# A block is gone through at two places in turn: at one place, sorting a number into its bucket would wait for the one
 # before, which is most often of the same bucket.
-LANES = 4
+LANES = 2
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,18 @@ class NumbaLoops(NumpyLoops):
 
     name = f"numba {numba.__version__}"
 
-    def order(self, base: Array, element: Element, lowest: int, buckets: int) -> Order:
+    def order(self, base: Array, element: Element, lowest: int, buckets: int, counts: Array | None = None) -> Order:
         """The order by the exponents of a block of floats."""
         found = buckets_of(base, element, lowest, buckets)
-        lanes = _count(found)
-        totals = lanes.sum(axis=0, dtype=np.int64)
+        half = len(found) // LANES
+        lanes = np.zeros((LANES, 256), np.int64)
+        lanes[0] = _count(found[:half])
+        if counts is None:
+            lanes[1] = _count(found[half:])
+        else:
+            lanes[1, :buckets] = counts
+            lanes[1] -= lanes[0]
+        totals = lanes.sum(axis=0)
         starts = np.cumsum(totals) - totals + np.cumsum(lanes, axis=0) - lanes
         return NumbaOrder(lowest, totals[:buckets], found, starts.astype(np.uint64))
 
@@ -78,9 +85,11 @@ class NumbaLoops(NumpyLoops):
 
     def join_zeros(self, flags: Array, nonzero: Array) -> Array:
         """The values that `split_zeros` was given."""
-        values = np.zeros(len(flags), nonzero.dtype)
-        if len(nonzero):
-            _spread(flags, nonzero, values)
+        if not len(nonzero):
+            return np.zeros(len(flags), nonzero.dtype)
+        values = np.empty(len(flags), nonzero.dtype)
+        # as numbers: with booleans, the compiler makes a branch that is guessed wrong half of the time
+        _spread(flags.view(np.uint8), nonzero, values)
         return values
 
 
@@ -94,14 +103,16 @@ def _bits(element: Element) -> Array:
 
 @njit(cache=True, nogil=True)
 def _count(buckets: Array) -> Array:
-    counts = np.zeros((LANES, 256), np.uint32)
-    quarter = len(buckets) // LANES
+    # four tables, or one count would wait for the one before
+    counts = np.zeros((4, 256), np.uint32)
+    quarter = len(buckets) // 4
     for place in range(quarter):
-        for lane in range(LANES):
-            counts[lane, buckets[lane * quarter + place]] += np.uint32(1)
-    for place in range(LANES * quarter, len(buckets)):
-        counts[LANES - 1, buckets[place]] += np.uint32(1)
-    return counts
+        for side in range(4):
+            counts[side, buckets[side * quarter + place]] += np.uint32(1)
+    for place in range(4 * quarter, len(buckets)):
+        counts[0, buckets[place]] += np.uint32(1)
+    totals: Array = counts.sum(axis=0)
+    return totals
 
 
 @njit(cache=True, nogil=True)
@@ -128,14 +139,14 @@ def _unfold(folded: Array, base: Array, bits: Array, out: Array) -> None:
 def _sort(values: Array, buckets: Array, starts: Array, out: Array) -> None:
     # what is sorted by a faulty order is found out later; a place outside of the array would be written to at once
     end = np.uint64(len(out) - 1)
-    quarter = len(out) // LANES
-    for place in range(quarter):
+    half = len(out) // LANES
+    for place in range(half):
         for lane in range(LANES):
-            bucket = buckets[lane * quarter + place]
+            bucket = buckets[lane * half + place]
             target = starts[lane, bucket]
-            out[min(target, end)] = values[lane * quarter + place]
+            out[min(target, end)] = values[lane * half + place]
             starts[lane, bucket] = target + np.uint64(1)
-    for place in range(LANES * quarter, len(out)):
+    for place in range(LANES * half, len(out)):
         target = starts[LANES - 1, buckets[place]]
         out[min(target, end)] = values[place]
         starts[LANES - 1, buckets[place]] = target + np.uint64(1)
@@ -144,14 +155,14 @@ def _sort(values: Array, buckets: Array, starts: Array, out: Array) -> None:
 @njit(cache=True, nogil=True)
 def _unsort(values: Array, buckets: Array, starts: Array, out: Array) -> None:
     end = np.uint64(len(out) - 1)
-    quarter = len(out) // LANES
-    for place in range(quarter):
+    half = len(out) // LANES
+    for place in range(half):
         for lane in range(LANES):
-            bucket = buckets[lane * quarter + place]
+            bucket = buckets[lane * half + place]
             source = starts[lane, bucket]
-            out[lane * quarter + place] = values[min(source, end)]
+            out[lane * half + place] = values[min(source, end)]
             starts[lane, bucket] = source + np.uint64(1)
-    for place in range(LANES * quarter, len(out)):
+    for place in range(LANES * half, len(out)):
         source = starts[LANES - 1, buckets[place]]
         out[place] = values[min(source, end)]
         starts[LANES - 1, buckets[place]] = source + np.uint64(1)
