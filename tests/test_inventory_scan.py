@@ -116,6 +116,15 @@ def test_of_equal_use_none_is_secondary(tmp_path: Path) -> None:
     assert [model.status for model in scan(tmp_path).models] == ["secondary", "primary", "secondary", "primary"]
 
 
+def test_families_of_other_things_are_no_rivals(tmp_path: Path) -> None:
+    for name in ("a_x.pt", "b_x.pt", "c_y.pt", "d_y.pt"):
+        save(tmp_path / "m" / name, weights(1))
+    write(tmp_path / "run.py", b'f"m/{n}_x.pt"\nf"m/{n}_x.pt"\nf"m/{n}_y.pt"\n')
+    report = scan(tmp_path)
+    assert report.rivalries == []
+    assert {model.status for model in report.models} == {"primary"}
+
+
 def test_an_old_script_counts_where_it_lies_nowhere_else(tmp_path: Path) -> None:
     save(tmp_path / "m.pt", weights(1))
     write(tmp_path / "old" / "run.py", b'load("m.pt")\n')
@@ -316,6 +325,11 @@ def test_what_is_remembered_of_sources_is_not_believed_blindly(tmp_path: Path) -
     # another file takes the name over, seen from the script
     write(root / "sub" / "models" / "a_best.pth", b"y")
     fresh = len(find_references(root, ["models/a_best.pth"]).references)
+    assert count("models/a_best.pth") == fresh
+    # a path written from the folder above is another file's, once there is one
+    write(root / "deep.py", b'load("tree/models/a_best.pth")\n')
+    assert count("models/a_best.pth") == fresh + 1
+    write(root / "tree" / "models" / "a_best.pth", b"w")
     assert count("models/a_best.pth") == fresh
     # the text changes, and keeps its size
     text = (root / "sub" / "run.py").read_bytes()
