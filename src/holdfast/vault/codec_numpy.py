@@ -11,7 +11,7 @@ import numpy as np
 from holdfast.vault.codec_elements import Array, Element
 from holdfast.vault.codec_loops import Order
 
-PIECE_ELEMENTS = 1 << 15
+PIECE_ELEMENTS = 3 << 14
 # the most that glibc adapts to, less what it adds for itself
 _KEPT_BYTES = (1 << 25) - (1 << 16)
 

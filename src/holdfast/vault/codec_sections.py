@@ -15,7 +15,7 @@ import numpy as np
 from holdfast.vault.codec_elements import Array
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_reader import Reader
-from holdfast.vault.codec_streams import MAX_NONZERO, MIN_CODED_BYTES, read_bitmap, read_stream, write_stream
+from holdfast.vault.codec_streams import ALL_ZERO, MAX_NONZERO, MIN_CODED_BYTES, read_bitmap, read_plane, write_stream
 
 MAX_ROTATION, ZEROS_APART, LOWEST_APART = 7, 8, 16
 # Where most of the folded differences but zero are the two smallest, a Huffman code gives one bit to the one and two to
@@ -45,10 +45,13 @@ def write_section(numbers: Array, rotation: int | None, loops: Loops) -> list[by
             numbers >>= 1
     rotation = rotation_of(numbers) if rotation is None else rotation
     parts = [bytes([head | rotation]), *parts]
+    if not len(numbers):
+        return parts
     numbers = rotated(numbers, rotation)
     parts += write_stream(numbers.astype(np.uint8), loops)
+    bits = int(numbers.max()).bit_length()
     for shift in range(8, 8 * numbers.itemsize, 8):
-        parts += write_stream((numbers >> shift).astype(np.uint8), loops)
+        parts += write_stream((numbers >> shift).astype(np.uint8), loops) if shift < bits else [ALL_ZERO]
     return parts
 
 
@@ -103,10 +106,14 @@ def rotation_of(differences: Array) -> int:
 
 
 def _read_planes(reader: Reader, rotation: int, out: Array, loops: Loops) -> None:
-    planes = [read_stream(reader, len(out), loops) for _ in range(out.itemsize)]
-    out[:] = planes.pop()
+    planes = [read_plane(reader, len(out), loops) for _ in range(out.itemsize)]
+    while len(planes) > 1 and planes[-1] is None:
+        planes.pop()
+    highest = planes.pop()
+    out[:] = 0 if highest is None else highest
     while planes:
         out <<= 8
-        out |= planes.pop()
+        if (plane := planes.pop()) is not None:
+            out |= plane
     if rotation:
         out[:] = (out >> rotation) | (out << (8 * out.itemsize - rotation))

@@ -26,6 +26,9 @@ from holdfast.vault.codec_reader import Reader, number_bytes
 
 CONSTANT, RAW, ZSTD, ZEROS_APART = range(4)
 
+# a stream of however many zeros
+ALL_ZERO = bytes([CONSTANT, 0])
+
 # Huffman coding takes at least one bit a byte. Where a third and more of the bytes are zero, a bit for each byte and
 # then the other bytes are shorter: of 0.3 to 0.9, 0.65 was the smallest on the histories of benchmarks/gpt_history.py
 MAX_NONZERO = 0.65
@@ -67,6 +70,18 @@ def read_stream(reader: Reader, length: int, loops: Loops) -> Array:
         kept = _read_form(reader, reader.byte(), ones) if ones else _NOTHING
         return loops.join_zeros(flags, kept)
     return _read_form(reader, form, length)
+
+
+def read_plane(reader: Reader, length: int, loops: Loops) -> Array | None:
+    """The bytes of a stream, None where all of them are zero: most upper planes have nothing else.
+
+    Raises:
+        DamagedBlobError: it does not hold them.
+    """
+    if length and reader.data[reader.place : reader.place + 2] == ALL_ZERO:
+        reader.place += 2
+        return None
+    return read_stream(reader, length, loops)
 
 
 def read_bitmap(reader: Reader, bits: int, loops: Loops) -> tuple[Array, int]:
