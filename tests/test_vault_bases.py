@@ -78,7 +78,9 @@ def test_no_base_is_deeper_than_what_may_be() -> None:
     budget.expect(1000)
     chain = chain_of([10] * (MAX_DEPTH + 1))
     assert chain[0].depth == MAX_DEPTH
-    assert BaseChoice(budget).candidate(1000, chain)[0].depth == MAX_DEPTH - 1
+    # half-way down: so many again follow one another closely before the next leap
+    assert BaseChoice(budget).candidate(1000, chain)[0].depth == MAX_DEPTH // 2
+    assert BaseChoice(budget).candidate(1000, chain[1:])[0].depth == MAX_DEPTH - 1
 
 
 def test_a_nearer_base_is_passed_over_where_it_reads_too_much() -> None:

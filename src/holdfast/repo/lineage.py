@@ -13,6 +13,7 @@ from holdfast.repo.refs import open_repository
 from holdfast.repo.workspace import Project
 
 ObjectKey = tuple[str, str]
+TIPS = frozenset({"workspace", "branch", "tag"})
 
 
 @dataclass
@@ -22,10 +23,12 @@ class Lineage:
     Args:
         versions: objects (hash name, oid) of a path from the git root, newest first, each once.
         paths: the paths of an object, the best known first.
+        tips: the objects in the workspace, at the tip of a branch, or tagged.
     """
 
     versions: dict[str, list[ObjectKey]] = field(default_factory=dict)
     paths: dict[ObjectKey, list[str]] = field(default_factory=dict)
+    tips: set[ObjectKey] = field(default_factory=set)
 
     def older(self, key: ObjectKey) -> list[ObjectKey]:
         """What the object's paths held before it, the version right before it first."""
@@ -78,6 +81,8 @@ def read_lineage(project: Project, cache_folder: Path) -> Lineage:
     reader = HistoryReader(repository)
     for sighting in _readable(chain(read_workspace(repository).sightings, reader.read_refs())):
         key = (sighting.out.hash_name, sighting.out.oid)
+        if sighting.origin.kind in TIPS and not sighting.origin.back:
+            lineage.tips.add(key)
         if sighting.out.oid.endswith(LISTING_SUFFIX):
             versions = folders.setdefault(sighting.out.path, [])
             if key not in versions:
@@ -90,6 +95,8 @@ def read_lineage(project: Project, cache_folder: Path) -> Lineage:
         for hash_name, oid in versions:
             for name, member in read_members(cache_folder, hash_name, oid) or ():
                 lineage.add(f"{path}/{name}", (hash_name, member))
+                if (hash_name, oid) in lineage.tips:
+                    lineage.tips.add((hash_name, member))
     return lineage
 
 

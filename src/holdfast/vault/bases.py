@@ -82,9 +82,10 @@ class BaseChoice:
             plain: the blob's bytes.
             chain: the place of the same part of the file's other version, and of the bases below it.
         """
-        for start, entry in enumerate(chain):
+        for start in range(_first_base(chain), len(chain)):
+            entry = chain[start]
             likely = max(entry.stored if entry.base else 0, self._share() * plain)
-            if entry.depth < MAX_DEPTH and self.budget.allows(plain, int(likely), chain[start:]):
+            if self.budget.allows(plain, int(likely), chain[start:]):
                 return chain[start:]
         return ()
 
@@ -95,3 +96,13 @@ class BaseChoice:
 
     def _share(self) -> float:
         return self._deltas / self._plain if self._plain else 0.0
+
+
+def _first_base(chain: Sequence[Entry]) -> int:
+    """The nearest base of a chain that may have a delta; where the chain is as deep as it may be, one half-way down.
+
+    From there on as many again follow one another closely, where the next one below would be further off each time.
+    """
+    if not chain or chain[0].depth < MAX_DEPTH:
+        return 0
+    return next(place for place, entry in enumerate(chain) if entry.depth <= MAX_DEPTH // 2)

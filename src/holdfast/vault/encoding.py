@@ -147,6 +147,7 @@ class FileEncoder:
         on_put: OnPut,
         base_oid: str | None = None,
         base_source: Source | None = None,
+        max_restore_ratio: float | None = None,
     ) -> None:
         """Put a file that is not small; what goes wrong with it later is told to ``failed``.
 
@@ -159,6 +160,7 @@ class FileEncoder:
             on_put: is called when it is in a pack.
             base_oid: another version of it.
             base_source: that version, where it is at hand.
+            max_restore_ratio: for this file; None for that of the session.
 
         Raises:
             WrongNameError, ConflictError, IntegrityError: as of `holdfast.vault.session.Session.put`.
@@ -185,7 +187,8 @@ class FileEncoder:
         awaited = {name for name in others if name in self._submitted}
         self._tally.known_blobs += len(others)
         items = list(work.values())
-        chosen = self._choose(source.size, base_oid, items, others)
+        ratio = self._ratio if max_restore_ratio is None else max_restore_ratio
+        chosen = self._choose(source.size * ratio, base_oid, items, others)
         choice, held = chosen or (None, {})
         for start in range(0, len(items), PIECES_A_BATCH):
             batch = items[start : start + PIECES_A_BATCH]
@@ -215,17 +218,17 @@ class FileEncoder:
         return own | self._index.standing_entries(rest).keys() if rest else own
 
     def _choose(
-        self, size: int, base_oid: str | None, work: Sequence[_Work], others: Mapping[bytes, int]
+        self, limit: float, base_oid: str | None, work: Sequence[_Work], others: Mapping[bytes, int]
     ) -> "tuple[BaseChoice, Held] | None":
         """Give pieces their chains of bases, where the file has another version that is known.
 
         Args:
-            size: the file's bytes.
+            limit: how many stored bytes restoring the file may read.
             base_oid: the other version.
             work: what is to be encoded.
             others: the file's blobs that are there already, with their plain bytes.
         """
-        if base_oid is None or not self._ratio or not any(item.piece.slot for item in work):
+        if base_oid is None or not limit or not any(item.piece.slot for item in work):
             return None
         base = self._sink.recipes.get(base_oid) or self._index.recipes([base_oid], standing=True).get(base_oid)
         if base is None:
@@ -240,7 +243,7 @@ class FileEncoder:
             return None
         for item, piece, at in found:
             item.chain, item.base_at = plan.chain(piece.blob), at
-        budget = RestoreBudget(size * self._ratio)
+        budget = RestoreBudget(limit)
         for name, plain in others.items():
             if name in plan.entries:
                 budget.count(plan.chain(name))

@@ -4,9 +4,10 @@ A segment counts only while the bucket still lists it. What several processes kn
 it counts, each knows for itself, as of its last `Index.refresh`.
 """
 
+import copy
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -239,6 +240,12 @@ class Index:
         with self._lock:
             numbers = ", ".join(map(str, self._active(standing=False)))
             return self._file.rows(query.format(active=f"({numbers})"))
+
+    def leaving(self, packs: Collection[str]) -> "Index":
+        """The same index, in which these packs count as condemned besides; it ends with this one."""
+        view = copy.copy(self)
+        view.known = replace(self.known, condemned_packs=self.known.condemned_packs | frozenset(packs))
+        return view
 
     def close(self) -> None:
         """Close the file."""

@@ -186,6 +186,8 @@ class Vault:
         *,
         max_restore_ratio: float = MAX_RESTORE_RATIO,
         resume: bool = True,
+        claiming: bool = True,
+        leaving: Collection[str] = (),
     ) -> Session:
         """Announce a session, or go on with one of this machine that was interrupted.
 
@@ -194,6 +196,8 @@ class Vault:
             max_restore_ratio: restoring a file may read so much of its own size before its blobs take no more deltas;
                 0 for no deltas.
             resume: whether to go on with what was interrupted.
+            claiming: whether the files that are put are claimed.
+            leaving: packs upon which nothing shall be built: what they have is put again.
 
         Raises:
             DamagedTableError, DamagedVaultError: a segment of the index, or a condemned generation, is damaged.
@@ -208,10 +212,11 @@ class Vault:
             return Session(
                 self.store,
                 self.config,
-                self.index,
+                self.index.leaving(leaving) if leaving else self.index,
                 journal,
                 jobs=self.jobs,
                 max_restore_ratio=max_restore_ratio,
+                claiming=claiming,
                 requests_before=before,
             )
         except BaseException:

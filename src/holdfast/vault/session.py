@@ -53,12 +53,14 @@ class FileToPut(NamedTuple):
         path: where it is.
         base_oid: another version of it, against which its parts may be stored.
         base_path: where that is, if it is on this machine; saves fetching it.
+        max_restore_ratio: as of `Session`, for this file; None for the session's.
     """
 
     oid: str
     path: "str | Path"
     base_oid: str | None = None
     base_path: "str | Path | None" = None
+    max_restore_ratio: float | None = None
 
 
 class _Failures:
@@ -119,6 +121,7 @@ class Session:
         jobs: threads that encode.
         max_restore_ratio: restoring a file may read so much of its own size before its blobs take no more deltas;
             0 for no deltas.
+        claiming: whether the files that are put are claimed, since somebody is told that they are there.
     """
 
     def __init__(
@@ -130,12 +133,13 @@ class Session:
         *,
         jobs: int,
         max_restore_ratio: float,
+        claiming: bool = True,
         requests_before: int = 0,
     ) -> None:
         self.id = journal.session
         self._store, self._config, self._index, self._journal = store, config, index, journal
         self._requests_before = requests_before
-        self._sink = PackSink(store, journal, config.pack_bytes)
+        self._sink = PackSink(store, journal, config.pack_bytes, claiming)
         self._sent_before = sum(journal.packs.values()), len(journal.packs)
         self._pipeline = Pipeline(jobs)
         self._tally = Tally()
@@ -319,8 +323,17 @@ class Session:
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(FileSource(Path(file.path)))
                 base = stack.enter_context(FileSource(Path(file.base_path))) if file.base_path else None
-                known = digests.get(file.oid)
-                self._encoder.put(file.oid, source, self._split(source), known, failed, on_put, file.base_oid, base)
+                self._encoder.put(
+                    file.oid,
+                    source,
+                    self._split(source),
+                    digests.get(file.oid),
+                    failed,
+                    on_put,
+                    file.base_oid,
+                    base,
+                    file.max_restore_ratio,
+                )
         except IntegrityError as error:
             failed(file.oid, error)
         except OSError as error:

@@ -23,6 +23,7 @@ class PackSink:
         store: where they go.
         journal: is told of each that has arrived; what it knows of counts as put.
         pack_bytes: a pack that has become so long is finished.
+        claiming: whether somebody is told that the files are there.
 
     Attributes:
         entries: blobs of this session, by id; without a pack while theirs is being filled.
@@ -35,6 +36,7 @@ class PackSink:
     store: ObjectStore
     journal: Journal
     pack_bytes: int
+    claiming: bool = True
     entries: dict[bytes, Entry] = field(default_factory=dict)
     recipes: dict[str, Recipe] = field(default_factory=dict)
     held: dict[bytes, "bytes | memoryview"] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class PackSink:
         self._seal_if_full()
         return placed
 
-    def add_recipes(self, recipes: Iterable[Recipe], *, claimed: bool = True) -> None:
+    def add_recipes(self, recipes: Iterable[Recipe]) -> None:
         """Files all of whose blobs are in this session's packs, or in the vault.
 
         Raises:
@@ -74,7 +76,7 @@ class PackSink:
                 continue
             self.recipes[recipe.oid] = recipe
             self._builder.listing.recipes.append(recipe)
-            self._builder.listing.claimed.append(claimed)
+            self._builder.listing.claimed.append(self.claiming)
         self._seal_if_full()
 
     def finish(self) -> None:

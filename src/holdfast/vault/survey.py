@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from blake3 import blake3
 
 from holdfast.errors import IntegrityError
 from holdfast.objectstore.parallel import concurrently
@@ -80,6 +81,12 @@ class Survey:
         counts = np.array([oid in lost for oid in self.oids], bool)
         needed = np.unique(self._pieces[missing & counts[self._of_recipe]] if len(self.oids) else self._pieces[missing])
         return [bytes(name) for name in self._names[needed]], lost
+
+    def digest(self) -> str:
+        """What is in the vault, in a word: hex digits that change with any commit, condemnation or purge."""
+        sessions = sorted(segment.session for segment in self.segments)
+        condemned = (sorted(self.condemned.packs), sorted(self.condemned.segments))
+        return blake3(repr((sessions, condemned)).encode()).hexdigest(length=16)
 
     def unreachable(self) -> set[Place]:
         """Places in packs that are not there, or too short."""

@@ -1,0 +1,336 @@
+"""Taking packs and segments out of a vault while others write to it and read from it.
+
+What goes is named first, in a generation under ``condemned/``: from then on no new session builds upon it. Sessions
+that were announced before are waited for. Then all that is still needed of it is copied, as an ordinary session, and
+the generation is *ready*: its packs are a quarantine, which can be read until they are purged. Each step can be done by
+anybody, and again: who is killed leaves work, and no damage. The order is in docs/design/vault.md.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore
+from holdfast.vault.journal import begin_session
+from holdfast.vault.listing import Listing
+from holdfast.vault.marking import Marked, mark
+from holdfast.vault.pack import parse_key
+from holdfast.vault.reading import Plan, Reader
+from holdfast.vault.records import DamagedVaultError, Entry
+from holdfast.vault.repository import Vault
+from holdfast.vault.segment import (
+    CONDEMNED,
+    INDEX,
+    READY_SUFFIX,
+    SESSIONS,
+    Condemned,
+    read_condemned,
+    write_condemned,
+    write_segment,
+)
+from holdfast.vault.session import RevokedError
+from holdfast.vault.sink import PackSink
+from holdfast.vault.survey import Survey, survey
+
+CLOCK = "clock"
+# how long a session that was announced may take to commit before a collector ends it
+GRACE = timedelta(days=1)
+# what was claimed less long ago stays claimed when its segment goes
+RECENT = timedelta(days=14)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was condemned together.
+
+    Attributes:
+        name: 32 hex digits.
+        condemned: its packs and segments.
+        ready: since when all that is needed of it lies elsewhere, too; None where that is not known yet.
+    """
+
+    name: str
+    condemned: Condemned
+    ready: datetime | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A session that was announced and not decided: ``age`` is by the store's clock."""
+
+    session: str
+    age: timedelta
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How far the collection is.
+
+    Attributes:
+        waiting: sessions that have to be decided first; where there are any, nothing else was done.
+        generations: those that are ready now and were not before.
+        copied_bytes: that were still needed, and lie elsewhere now.
+    """
+
+    waiting: tuple[Waiting, ...]
+    generations: tuple[str, ...]
+    copied_bytes: int
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What was deleted.
+
+    Attributes:
+        generations: of what.
+        packs: keys.
+        bytes: of these.
+        kept: generations that are not ready, or not old enough.
+    """
+
+    generations: tuple[str, ...]
+    packs: tuple[str, ...]
+    bytes: int
+    kept: tuple[str, ...]
+
+
+def store_time(store: ObjectStore) -> datetime:
+    """What the store's clock says.
+
+    Raises:
+        StoreError: it cannot be written or asked.
+    """
+    key = f"{CLOCK}/{secrets.token_hex(16)}"
+    store.put(key, b"")
+    try:
+        return store.head(key).modified
+    finally:
+        store.delete(key)
+
+
+def generations(store: ObjectStore) -> list[Generation]:
+    """What is condemned, in the order of the names.
+
+    Raises:
+        DamagedTableError: a generation cannot be read.
+        StoreError: the store cannot be read.
+    """
+    listed = {info.key: info.modified for info in store.list_objects(CONDEMNED)}
+    found = []
+    for key in sorted(key for key in listed if not key.endswith(READY_SUFFIX)):
+        with contextlib.suppress(ObjectNotFoundError):  # purged since
+            condemned = read_condemned(key, store.get(key))
+            found.append(Generation(key.removeprefix(f"{CONDEMNED}/"), condemned, listed.get(key + READY_SUFFIX)))
+    return found
+
+
+def condemn(store: ObjectStore, packs: Collection[str], found: Survey, marked: Marked) -> Generation | None:
+    """Name packs that are to go, all segments that name one of them, and what else these name that nobody needs.
+
+    Args:
+        store: where the vault is.
+        packs: keys.
+        found: what is in the vault.
+        marked: what is needed of it.
+
+    Returns:
+        The generation, None where there is nothing new to name.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    wanted, segments = set(packs) | found.condemned.packs, set(found.condemned.segments)
+    while more := [s for s in found.segments if s.session not in segments and not wanted.isdisjoint(s.packs)]:
+        segments.update(segment.session for segment in more)
+        wanted.update(pack for segment in more for pack in segment.packs if pack not in marked.used)
+    new_packs, new_segments = wanted - found.condemned.packs, segments - found.condemned.segments
+    if not new_packs and not new_segments:
+        return None
+    name = secrets.token_hex(16)
+    store.put_if_absent(f"{CONDEMNED}/{name}", write_condemned(sorted(new_packs), sorted(new_segments)))
+    return Generation(name, Condemned(frozenset(new_packs), frozenset(new_segments)), None)
+
+
+def abandoned_packs(store: ObjectStore, found: Survey, *, grace: timedelta = GRACE, revoke: bool = False) -> list[str]:
+    """Packs of sessions that ended without a segment, and that are not condemned yet.
+
+    Args:
+        store: where the vault is.
+        found: what is in the vault.
+        grace: packs that were sent less long ago are left alone, as are those of sessions that are announced.
+        revoke: make sure that such a session never counts; else it might come back.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    orphans = found.packs.keys() - found.named().keys() - found.condemned.packs
+    if not orphans:
+        return []
+    now = store_time(store)
+    announced = {info.key.removeprefix(f"{SESSIONS}/") for info in store.list_objects(SESSIONS)}
+    decided = {info.key.removeprefix(f"{INDEX}/") for info in store.list_objects(INDEX)}
+    abandoned = []
+    for key in sorted(orphans):
+        with contextlib.suppress(DamagedVaultError, ObjectNotFoundError):
+            session = parse_key(key)[1]
+            if session in announced or now - store.head(key).modified < grace:
+                continue
+            if session in decided or not revoke or store.put_if_absent(f"{INDEX}/{session}", b""):
+                abandoned.append(key)
+    return abandoned
+
+
+def settle(vault: Vault, *, grace: timedelta = GRACE, recent: timedelta = RECENT) -> Settled:
+    """Bring all generations on: wait for sessions, copy what is still needed, say that they are ready.
+
+    Args:
+        vault: the vault.
+        grace: a session that was announced longer ago is revoked; one that is younger is waited for, by whoever calls
+            this again.
+        recent: what was claimed less long ago stays claimed.
+
+    Raises:
+        DamagedVaultError: something cannot be read, so that what is needed is not known.
+        RevokedError: another collector took the copying for abandoned.
+        StoreError: the store cannot be read or written.
+    """
+    store = vault.store
+    pending = [generation for generation in generations(store) if generation.ready is None]
+    if not pending:
+        return Settled((), (), 0)
+    waiting = _waiting(store, grace)
+    if waiting:
+        return Settled(tuple(waiting), (), 0)
+    found = survey(store, vault.jobs)
+    marked = mark(found)
+    if (more := condemn(store, (), found, marked)) is not None:  # `repair` names packs alone
+        pending.append(more)
+        found = survey(store, vault.jobs)
+        marked = mark(found)
+    copied = _copy(vault, found, marked, recent)
+    for generation in pending:
+        store.put_if_absent(f"{CONDEMNED}/{generation.name}{READY_SUFFIX}", b"")
+    return Settled((), tuple(generation.name for generation in pending), copied)
+
+
+def purge(vault: Vault, *, older_than: timedelta, dry_run: bool = False) -> Purged:
+    """Delete what has been ready for so long, by the store's clock.
+
+    Args:
+        vault: the vault.
+        older_than: how long.
+        dry_run: only say what would be deleted.
+
+    Raises:
+        DamagedTableError: a generation cannot be read.
+        StoreError: the store cannot be read or written.
+    """
+    store = vault.store
+    known = generations(store)
+    now = store_time(store) if known else None
+    gone: list[Generation] = []
+    kept: list[Generation] = []
+    for generation in known:
+        old = generation.ready is not None and now is not None and now - generation.ready >= older_than
+        (gone if old else kept).append(generation)
+    # what another generation still waits for is not deleted by this one
+    waited = {pack for generation in kept for pack in generation.condemned.packs}
+    packs = {pack for generation in gone for pack in generation.condemned.packs} - waited
+    sizes = {info.key: info.size for info in store.list_objects("packs") if info.key in packs}
+    if not dry_run:
+        for session in sorted({session for generation in gone for session in generation.condemned.segments}):
+            store.put(f"{INDEX}/{session}", b"")
+        store.delete_many(sorted(sizes))
+        # last: while a generation is there nobody builds upon what it names
+        store.delete_many([f"{CONDEMNED}/{generation.name}" for generation in gone])
+        store.delete_many([f"{CONDEMNED}/{generation.name}{READY_SUFFIX}" for generation in gone])
+        vault.refresh()
+    names = (tuple(generation.name for generation in some) for some in (gone, kept))
+    return Purged(next(names), tuple(sorted(sizes)), sum(sizes.values()), next(names))
+
+
+def _waiting(store: ObjectStore, grace: timedelta) -> list[Waiting]:
+    """The sessions that are not decided; those that were announced too long ago are revoked."""
+    announced = {info.key.removeprefix(f"{SESSIONS}/"): info.modified for info in store.list_objects(SESSIONS)}
+    if not announced:
+        return []
+    decided = {info.key.removeprefix(f"{INDEX}/") for info in store.list_objects(INDEX)}
+    now = store_time(store)
+    waiting = []
+    for session, since in sorted(announced.items()):
+        if session in decided:
+            continue
+        if now - since < grace:
+            waiting.append(Waiting(session, now - since))
+        else:
+            store.put_if_absent(f"{INDEX}/{session}", b"")
+            store.delete(f"{SESSIONS}/{session}")
+    return waiting
+
+
+def _copy(vault: Vault, found: Survey, marked: Marked, recent: timedelta) -> int:
+    """Store anew what is needed of condemned packs and segments; how many bytes of blobs."""
+    condemned = found.condemned
+    standing = {segment.session: segment for segment in found.segments if segment.session not in condemned.segments}
+    named = {pack for segment in standing.values() for pack in segment.packs} - condemned.packs
+    blobs = [entry for entry in marked.entries.values() if entry.pack in condemned.packs]
+    # packs that stay, and that no standing segment names
+    orphaned = [
+        entry for entry in marked.entries.values() if entry.pack not in condemned.packs and entry.pack not in named
+    ]
+    recipes = [recipe for recipe, session in marked.recipes.values() if session not in standing]
+    claims = _claims(vault.store, found, recent)
+    if not blobs and not orphaned and not recipes and not claims:
+        return 0
+    journal = begin_session(vault.store, None, None, resume=False)
+    sink = PackSink(vault.store, journal, vault.config.pack_bytes, claiming=False)
+    try:
+        for entry, blob in _verified(vault, marked, blobs):
+            sink.add(entry._replace(pack=""), blob)
+        sink.add_recipes(recipes)
+        sink.finish()
+        sizes = found.named()
+        listing = Listing(
+            [*sink.listing.entries, *orphaned], sink.listing.recipes, sink.listing.claimed, sorted(claims)
+        )
+        packs = {**sink.packs, **{entry.pack: sizes[entry.pack] for entry in orphaned}}
+        if not vault.store.put_if_absent(f"{INDEX}/{journal.session}", write_segment(listing, packs)):
+            raise RevokedError("Another collector took the copying for abandoned", hint="Run the command again")
+    finally:
+        sink.close()
+        journal.discard()
+        vault.store.delete(f"{SESSIONS}/{journal.session}")
+    vault.refresh()
+    return sum(entry.stored for entry in blobs)
+
+
+def _verified(vault: Vault, marked: Marked, blobs: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Encoded blobs, each decoded and compared with its name first."""
+    reader = Reader(vault.store, lambda ids: {name: [marked.entries[name]] for name in ids}, vault.jobs)
+    plan = Plan(marked.entries)
+    ordered = sorted(blobs, key=lambda entry: (entry.depth, entry.pack, entry.offset))
+    for part in reader.windows(plan, [entry.id for entry in ordered]):
+        stored = reader.fetch(entry for name in part for entry in plan.chain(name))
+        reader.decode(plan, part, stored)
+        for name in part:
+            entry = marked.entries[name]
+            yield entry, bytes(stored[entry.pack, entry.offset])
+
+
+def _claims(store: ObjectStore, found: Survey, recent: timedelta) -> set[str]:
+    """What condemned segments claim and that was claimed lately."""
+    segments = [segment for segment in found.segments if segment.session in found.condemned.segments]
+    if not segments:
+        return set()
+    written = {info.key: info.modified for info in store.list_objects(INDEX)}
+    now = store_time(store)
+    claims: set[str] = set()
+    for segment in segments:
+        since = written.get(f"{INDEX}/{segment.session}")
+        if since is not None and now - since < recent:
+            rows = segment.rows
+            claims.update(rows.claims)
+            claims.update(oid for oid, claimed in zip(rows.oids, rows.claimed.tolist(), strict=True) if claimed)
+    return claims
