@@ -121,3 +121,15 @@ def test_a_file_taken_apart(world: World) -> None:
 def test_version(world: World) -> None:
     assert world.holdfast("version").stdout == "holdfast 0.1.0\n"
     assert "Vault codec: " in world.holdfast("version", "-v").stdout
+
+
+def test_a_segment_that_cannot_be_read_is_told_of(world: World) -> None:
+    (segment,) = (world.root.parent / "vault/index").iterdir()
+    damage(segment, 40)
+    shutil.rmtree(world.root / ".dvc/tmp/holdfast")  # what this clone read of it before is still right
+    done = world.holdfast("push", "-A")
+    assert "1 segment of the index" in done.stderr
+    assert "`holdfast vault repair`" in done.stderr
+    assert "3 objects pushed" in done.stdout
+    world.holdfast("vault", "repair")
+    assert world.holdfast("push", "-A").stderr == ""

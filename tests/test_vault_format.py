@@ -142,6 +142,7 @@ LIES = {
     "a blob that takes nothing": setting("blobs", "stored", 0, 0),
     "a blob as large as a disk": setting("blobs", "plain", 0, 2**32 - 1),
     "a depth without a base": setting("blobs", "depth", 0, 1),
+    "a pack longer than can be counted": setting("packs", "size", 0, 2**64 - 1),
     "a base without a depth": setting("blobs", "depth", 1, 0),
     "a depth beyond all": setting("blobs", "depth", 1, MAX_DEPTH + 1),
     "a base that is not listed": setting("blobs", "base", 1, 99),

@@ -20,7 +20,7 @@ from holdfast.vault.segment import CONDEMNED, SESSIONS, write_condemned
 from holdfast.vault.server import Limits
 from holdfast.vault.server_access import Access
 from holdfast.vault.server_commits import CLAIM_SECONDS, LARGE_BYTES, Committer, members
-from holdfast.vault.server_families import Families
+from holdfast.vault.families import Families
 from holdfast.vault.server_metrics import Metrics
 from holdfast.vault.server_reading import Catalogue
 from vault_servers import READ_TOKEN, WRITE_TOKEN, Running, ask, half_sent, in_process, path_of, say, until

@@ -11,7 +11,7 @@ import click
 
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
-from holdfast.cli.vaults import open_project_vault
+from holdfast.cli.vaults import project_vault
 from holdfast.repo.dvc import CheckedOut, Selection, checkout
 from holdfast.repo.workspace import find_project
 from holdfast.vault.transfer import Compared, Fetched, Pushed, Transferred, failures
@@ -64,7 +64,7 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
       holdfast push train --all-commits
     """
     project = find_project(Path.cwd())
-    with open_project_vault(project, remote, jobs=jobs) as vault, _bytes_bar("Pushing") as progress:
+    with project_vault(project, remote, jobs=jobs) as vault, _bytes_bar("Pushing") as progress:
         report = push_to_vault(
             vault, project, Selection(**selected), delta=not no_delta, run_cache=run_cache, progress=progress
         )
@@ -133,14 +133,14 @@ def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
       holdfast status --all-commits
     """
     project = find_project(Path.cwd())
-    with open_project_vault(project, remote, jobs=jobs) as vault:
+    with project_vault(project, remote, jobs=jobs) as vault:
         report = compare_with_vault(vault, project, Selection(**selected))
         url = vault.url
     emit(form, {"format": "holdfast status 1", "vault": url, **asdict(report)}, list(_compared(report, url)))
 
 
 def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selection: Selection) -> tuple[Fetched, str]:
-    with open_project_vault(project, remote, jobs=jobs) as vault, _files_bar("Fetching") as progress:
+    with project_vault(project, remote, jobs=jobs) as vault, _files_bar("Fetching") as progress:
         return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
 
 

@@ -1,9 +1,14 @@
 """Which vault a command means, and opening it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import click
 
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.naming import open_objects
+from holdfast.cli.output import plural
 from holdfast.errors import UsageError
 from holdfast.inventory.config import find_config, read_config
 from holdfast.objectstore.location import is_url
@@ -24,6 +29,23 @@ def open_project_vault(project: Project, remote: str | None = None, *, jobs: int
         StoreError: it cannot be reached.
     """
     return open_vault(open_objects(vault_url(project, remote)), cache_folder(project.root), jobs=jobs)
+
+
+@contextmanager
+def project_vault(project: Project, remote: str | None = None, *, jobs: int) -> Iterator[Vault]:
+    """The same until the ``with`` ends; what of its index could not be read is told in the end.
+
+    Raises:
+        UsageError, NoVaultError, StoreError: as of `open_project_vault`.
+    """
+    with open_project_vault(project, remote, jobs=jobs) as vault:
+        try:
+            yield vault
+        finally:
+            if vault.index.damaged:
+                count = plural(len(vault.index.damaged), "segment")
+                told = f"{count} of the index of {vault.url} cannot be read. `holdfast vault repair` mends it"
+                click.echo(f"{click.style('holdfast:', fg='yellow')} {told}", err=True)
 
 
 def vault_url(project: Project, remote: str | None = None) -> str:

@@ -20,6 +20,11 @@ def most_stored(plain: int) -> int:
     return plain + HEAD_BYTES + BLOCK_HEAD_BYTES * -(-plain // CODEC_BLOCK_BYTES)
 
 
+def most_of_cast(plain: int) -> int:
+    """The most bytes that a blob with so many plain ones takes as a cast: with more it is something else."""
+    return plain // 16 + HEAD_BYTES + BLOCK_HEAD_BYTES
+
+
 @dataclass
 class RestoreBudget:
     """Counts what restoring one file reads, with the worst assumed for the blobs that are not encoded yet.
@@ -88,6 +93,16 @@ class BaseChoice:
             if self.budget.allows(plain, int(likely), chain[start:]):
                 return chain[start:]
         return ()
+
+    def cast(self, plain: int, chain: Sequence[Entry]) -> Sequence[Entry]:
+        """The chain of what a blob may be a cast of, if a cast is allowed; empty for not.
+
+        Args:
+            plain: the blob's bytes.
+            chain: the place of the wider blob, and of the bases below it.
+        """
+        allowed = chain and chain[0].depth < MAX_DEPTH and self.budget.allows(plain, most_of_cast(plain), chain)
+        return chain if allowed else ()
 
     def tried(self, plain: int, stored: int) -> None:
         """A delta of so many bytes was made."""

@@ -8,6 +8,7 @@ anybody, and again: who is killed leaves work, and no damage. The order is in do
 
 import contextlib
 import secrets
+import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ from holdfast.vault.sink import PackSink
 from holdfast.vault.survey import Survey, survey
 
 CLOCK = "clock"
+WAIT_SECONDS = 1.0
 # how long a session that was announced may take to commit before a collector ends it
 GRACE = timedelta(days=1)
 # what was claimed less long ago stays claimed when its segment goes
@@ -182,7 +184,13 @@ def abandoned_packs(store: ObjectStore, found: Survey, *, grace: timedelta = GRA
     return abandoned
 
 
-def settle(vault: Vault, *, grace: timedelta = GRACE, recent: timedelta = RECENT) -> Settled:
+def settle(
+    vault: Vault,
+    *,
+    grace: timedelta = GRACE,
+    recent: timedelta = RECENT,
+    wait: timedelta = timedelta(0),
+) -> Settled:
     """Bring all generations on: wait for sessions, copy what is still needed, say that they are ready.
 
     Args:
@@ -190,6 +198,7 @@ def settle(vault: Vault, *, grace: timedelta = GRACE, recent: timedelta = RECENT
         grace: a session that was announced longer ago is revoked; one that is younger is waited for, by whoever calls
             this again.
         recent: what was claimed less long ago stays claimed.
+        wait: how long to wait for such sessions.
 
     Raises:
         DamagedVaultError: something cannot be read, so that what is needed is not known.
@@ -201,6 +210,12 @@ def settle(vault: Vault, *, grace: timedelta = GRACE, recent: timedelta = RECENT
     if not pending:
         return Settled((), (), 0)
     waiting = _waiting(store, grace)
+    until = time.monotonic() + wait.total_seconds()
+    while waiting and time.monotonic() < until:
+        time.sleep(WAIT_SECONDS)
+        # those that were announced meanwhile know what is condemned
+        first = {one.session for one in waiting}
+        waiting = [one for one in _waiting(store, grace) if one.session in first]
     if waiting:
         return Settled(tuple(waiting), (), 0)
     found = survey(store, vault.jobs)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.source import MemorySource, Source, read_exactly
 from holdfast.objectstore.store import ObjectStore, StoreError
-from holdfast.vault.bases import BaseChoice, RestoreBudget
+from holdfast.vault.bases import BaseChoice, RestoreBudget, most_of_cast
 from holdfast.vault.codec import encode, needs_base, summary_of
 from holdfast.vault.codec_blocks import CODECS
 from holdfast.vault.codec_elements import OPAQUE
@@ -19,9 +19,9 @@ from holdfast.vault.index import Index
 from holdfast.vault.measuring import Bundle, check_split, measure
 from holdfast.vault.pipeline import Pipeline
 from holdfast.vault.reading import Reader, Stored, blob_id, decode_chain
-from holdfast.vault.records import ConflictError, Entry, Recipe, RecipePiece
+from holdfast.vault.records import MAX_DEPTH, ConflictError, Entry, Recipe, RecipePiece
 from holdfast.vault.sink import PackSink
-from holdfast.vault.split import Piece, Split
+from holdfast.vault.split import WIDE, Piece, Split
 
 # a file that is no longer is read once and kept
 KEPT_BYTES = 4 << 20
@@ -64,12 +64,21 @@ class _File:
 
 @dataclass
 class _Work:
-    """A piece that is to be encoded."""
+    """A piece that is to be encoded.
+
+    Attributes:
+        id: of its blob.
+        piece: where it is.
+        chain: the place of the same piece in another version, and of the bases below it.
+        base_at: where that piece begins in the other version.
+        cast: the same of what it may be a cast of.
+    """
 
     id: bytes
     piece: Piece
     chain: Sequence[Entry] = ()
     base_at: int = -1
+    cast: Sequence[Entry] = ()
 
 
 class FileEncoder:
@@ -148,6 +157,7 @@ class FileEncoder:
         base_oid: str | None = None,
         base_source: Source | None = None,
         max_restore_ratio: float | None = None,
+        cast_oid: str | None = None,
     ) -> None:
         """Put a file that is not small; what goes wrong with it later is told to ``failed``.
 
@@ -161,6 +171,7 @@ class FileEncoder:
             base_oid: another version of it.
             base_source: that version, where it is at hand.
             max_restore_ratio: for this file; None for that of the session.
+            cast_oid: a file of which it may be a cast.
 
         Raises:
             WrongNameError, ConflictError, IntegrityError: as of `holdfast.vault.session.Session.put`.
@@ -173,7 +184,7 @@ class FileEncoder:
         if known is not None and known != (source.size, measured.digest):
             raise ConflictError(f"{oid} has another content in {self._store.url} than in {source.name}")
         file = _File(oid, source.name)
-        if base_oid in self.in_flight:
+        if base_oid in self.in_flight or cast_oid in self.in_flight:
             self._pipeline.drain()
         there = self._there(measured.ids)
         work: dict[bytes, _Work] = {}
@@ -188,13 +199,21 @@ class FileEncoder:
         self._tally.known_blobs += len(others)
         items = list(work.values())
         ratio = self._ratio if max_restore_ratio is None else max_restore_ratio
-        chosen = self._choose(source.size * ratio, base_oid, items, others)
+        casts = [item for item in items if item.id in measured.casts] if ratio else []
+        later = {item.id for item in casts}
+        chosen = self._choose(source.size * ratio, base_oid, cast_oid, items, others)
         choice, held = chosen or (None, {})
+        items = [item for item in items if item.id not in later]
         for start in range(0, len(items), PIECES_A_BATCH):
             batch = items[start : start + PIECES_A_BATCH]
             stored = self._fetched(batch, choice, held, at_hand=base_source is not None) if choice else {}
             for item in batch:
                 self._submit(file, item, source, choice, stored, base_source, held)
+        if casts:
+            self._pipeline.drain()
+            for item in casts:
+                number = measured.casts[item.id]
+                self._submit_cast(file, item, source, measured.ids[number], split.pieces[number])
         recipe = Recipe(oid, source.size, measured.digest, split.format, measured.pieces(split))
         self.in_flight.add(oid)
         self._pipeline.submit(lambda: None, lambda _: self._finish(file, recipe, awaited, failed, on_put))
@@ -218,31 +237,41 @@ class FileEncoder:
         return own | self._index.standing_entries(rest).keys() if rest else own
 
     def _choose(
-        self, limit: float, base_oid: str | None, work: Sequence[_Work], others: Mapping[bytes, int]
+        self,
+        limit: float,
+        base_oid: str | None,
+        cast_oid: str | None,
+        work: Sequence[_Work],
+        others: Mapping[bytes, int],
     ) -> "tuple[BaseChoice, Held] | None":
         """Give pieces their chains of bases, where the file has another version that is known.
 
         Args:
             limit: how many stored bytes restoring the file may read.
             base_oid: the other version.
+            cast_oid: what it may be a cast of.
             work: what is to be encoded.
             others: the file's blobs that are there already, with their plain bytes.
         """
-        if base_oid is None or not limit or not any(item.piece.slot for item in work):
+        if not limit or not any(item.piece.slot for item in work):
             return None
-        base = self._sink.recipes.get(base_oid) or self._index.recipes([base_oid], standing=True).get(base_oid)
-        if base is None:
+        slots, wide = self._slots(base_oid), self._slots(cast_oid)
+        if not slots and not wide:
             return None
-        slots = _slots(base)
         found = [(item, *slots[item.piece.slot]) for item in work if item.piece.slot in slots]
+        casts = [(item, wide[item.piece.wide][0]) for item in work if item.piece.wide in wide]
+        casts = [(item, piece) for item, piece in casts if piece.length == 2 * item.piece.length]
         placed = [name for name in others if name not in self._submitted or name in self._sink.entries]
         held = dict(self._sink.held)
+        bases = [piece.blob for piece in (*(piece for _, piece, _ in found), *(piece for _, piece in casts))]
         try:
-            plan = Reader(self._store, self._lookup, self._jobs).plan([*(piece.blob for _, piece, _ in found), *placed])
+            plan = Reader(self._store, self._lookup, self._jobs).plan([*bases, *placed])
         except IntegrityError:  # no base can be read: the file is stored without
             return None
         for item, piece, at in found:
             item.chain, item.base_at = plan.chain(piece.blob), at
+        for item, piece in casts:
+            item.cast = plan.chain(piece.blob)
         budget = RestoreBudget(limit)
         for name, plain in others.items():
             if name in plan.entries:
@@ -252,6 +281,18 @@ class FileEncoder:
         for item in work:
             budget.expect(item.piece.length)
         return BaseChoice(budget), held
+
+    def _slots(self, oid: str | None) -> dict[int, tuple[RecipePiece, int]]:
+        """The pieces of tensors of a file that is known, each with where in the file it begins."""
+        if oid is None:
+            return {}
+        recipe = self._sink.recipes.get(oid) or self._index.recipes([oid], standing=True).get(oid)
+        slots, place = {}, 0
+        for piece in recipe.pieces if recipe is not None else ():
+            if piece.slot:
+                slots[piece.slot] = (piece, place)
+            place += piece.length
+        return slots
 
     def _lookup(self, ids: Sequence[bytes]) -> dict[bytes, list[Entry]]:
         own = {name: [self._sink.entries[name]] for name in ids if name in self._sink.entries}
@@ -265,6 +306,7 @@ class FileEncoder:
             chain = choice.candidate(item.piece.length, item.chain)
             if not (at_hand and len(chain) == len(item.chain)):
                 entries += chain
+            entries += choice.cast(item.piece.length, item.cast)
         return self._stored(entries, held)
 
     def _stored(self, entries: Sequence[Entry], held: Held) -> Stored:
@@ -287,13 +329,18 @@ class FileEncoder:
         data = read_exactly(source, item.piece.offset, item.piece.length)
         plain = len(data)
         chain = choice.candidate(plain, item.chain) if choice is not None else ()
+        cast = choice.cast(plain, item.cast) if choice is not None else ()
         near: bytes | None = None
         if chain and base_source is not None and len(chain) == len(item.chain):
             near = _near(base_source, item.base_at, plain, chain[0].id)
 
         def work() -> Encoded | HoldfastError:
             if blob_id(data) != item.id:
-                return IntegrityError(f"{source.name} was changed while it was read")
+                return _changed(source)
+            if cast and (wide := self._base(cast, stored, held)) is not None:
+                derived = _encoded(data, item.piece.dtype, wide, cast, WIDE)
+                if len(derived.blob) <= most_of_cast(plain):
+                    return derived
             base = near
             if chain and base is None:
                 base = self._base(chain, stored, held)
@@ -306,12 +353,36 @@ class FileEncoder:
                 return
             if result.chain:
                 assert choice is not None
-                choice.tried(plain, len(result.blob))
+                if result.chain is not cast:
+                    choice.tried(plain, len(result.blob))
                 if not choice.budget.allows(plain, len(result.blob), result.chain):
                     result = _encoded(data, item.piece.dtype)
             if choice is not None:
                 choice.budget.encoded(plain, len(result.blob), result.chain)
             self._add(item.id, plain, result)
+
+        self._pipeline.submit(work, done)
+
+    def _submit_cast(self, file: _File, item: _Work, source: Source, wide: bytes, piece: Piece) -> None:
+        """Encode a piece against another one of the same file, of which it is a cast and which is in a pack by now."""
+        self._submitted.add(item.id)
+        data = read_exactly(source, item.piece.offset, item.piece.length)
+        base = read_exactly(source, piece.offset, piece.length)
+        chain = self._lookup([wide]).get(wide, [])
+
+        def work() -> Encoded | HoldfastError:
+            if blob_id(data) != item.id or blob_id(base) != wide:
+                return _changed(source)
+            if not chain or chain[0].depth >= MAX_DEPTH:
+                return _encoded(data, item.piece.dtype)
+            return _encoded(data, item.piece.dtype, base, chain, WIDE)
+
+        def done(result: Encoded | HoldfastError) -> None:
+            if isinstance(result, HoldfastError):
+                self._submitted.discard(item.id)
+                file.failed = result
+            else:
+                self._add(item.id, len(data), result)
 
         self._pipeline.submit(work, done)
 
@@ -334,8 +405,14 @@ class FileEncoder:
         self._tally.new_blobs += 1
 
 
-def _encoded(data: bytes, dtype: str, base: bytes | None = None, chain: Sequence[Entry] = ()) -> Encoded:
-    blob = encode(data, dtype, base)
+def _changed(source: Source) -> IntegrityError:
+    return IntegrityError(f"{source.name} was changed while it was read")
+
+
+def _encoded(
+    data: bytes, dtype: str, base: bytes | None = None, chain: Sequence[Entry] = (), base_dtype: str | None = None
+) -> Encoded:
+    blob = encode(data, dtype, base, base_dtype=base_dtype)
     nbytes: dict[str, int] = {}
     for block in summary_of(blob).blocks:
         nbytes[block.codec] = nbytes.get(block.codec, 0) + block.nbytes
@@ -352,13 +429,3 @@ def _near(source: Source, offset: int, count: int, name: bytes) -> bytes | None:
     except (IntegrityError, OSError):
         return None
     return data if blob_id(data) == name else None
-
-
-def _slots(recipe: Recipe) -> dict[int, tuple[RecipePiece, int]]:
-    """The pieces of tensors, each with where in the file it begins."""
-    slots, place = {}, 0
-    for piece in recipe.pieces:
-        if piece.slot:
-            slots[piece.slot] = (piece, place)
-        place += piece.length
-    return slots

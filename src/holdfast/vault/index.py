@@ -236,10 +236,15 @@ class Index:
         return {key: size for _, segment, key, size in self._file.packs() if segment in active}
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds in the segments that count; ``{active}`` in it stands for their numbers."""
+        """What a query finds in the segments that count.
+
+        ``{active}`` in it stands for the numbers of all, ``{standing}`` for those of the ones that are not condemned.
+        """
         with self._lock:
-            numbers = ", ".join(map(str, self._active(standing=False)))
-            return self._file.rows(query.format(active=f"({numbers})"))
+            active, standing = (
+                f"({', '.join(map(str, self._active(standing=standing)))})" for standing in (False, True)
+            )
+            return self._file.rows(query.format(active=active, standing=standing))
 
     def leaving(self, packs: Collection[str]) -> "Index":
         """The same index, in which these packs count as condemned besides; it ends with this one."""

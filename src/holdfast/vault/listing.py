@@ -252,9 +252,9 @@ def _check_blobs(
 ) -> None:
     if not len(base):
         return
+    _check(tables, int(numbers["pack"].max()) < len(pack_sizes), "a blob is in no pack")
+    _check(tables, max(pack_sizes) <= MAX_PACK_BYTES, "a pack is too long")
     sizes = np.array(pack_sizes, np.int64)
-    _check(tables, int(numbers["pack"].max()) < len(sizes), "a blob is in no pack")
-    _check(tables, int(sizes.max()) <= MAX_PACK_BYTES, "a pack is too long")
     ends = numbers["offset"] + numbers["stored"]
     _check(tables, bool((ends <= sizes[numbers["pack"]]).all()), "a blob goes beyond its pack")
     _check(

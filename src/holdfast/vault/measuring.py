@@ -1,12 +1,13 @@
 """Files as they are before anything is encoded: their digests, and the small ones put together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from holdfast.formats.source import Source, read_exactly
+from holdfast.vault.casts import Casts
 from holdfast.vault.oids import check_md5, hasher_of
 from holdfast.vault.pipeline import Pipeline
 from holdfast.vault.reading import blob_id
@@ -32,10 +33,17 @@ class Bundle:
 
 
 class Measured(NamedTuple):
-    """A file as it was read the first time: the BLAKE3 of all of it and that of each piece."""
+    """A file as it was read the first time.
+
+    Attributes:
+        digest: BLAKE3 of all of it.
+        ids: that of each piece.
+        casts: for each piece that is a cast of another one, the number of that one, by the cast's id.
+    """
 
     digest: bytes
     ids: list[bytes]
+    casts: Mapping[bytes, int]
 
     def pieces(self, split: Split) -> tuple[RecipePiece, ...]:
         """The pieces of its recipe: every one is a blob of its own."""
@@ -58,7 +66,7 @@ def measure(oid: str, source: Source, split: Split, md5: Pipeline) -> Measured:
         IntegrityError: it ended before its size.
         OSError: it cannot be read.
     """
-    hasher, digest, ids = hasher_of(oid), blake3(), []
+    hasher, digest, ids, casts = hasher_of(oid), blake3(), [], Casts(split.pieces)
     for start, stop in _spans(split.pieces):
         first = split.pieces[start].offset
         last = split.pieces[stop - 1]
@@ -67,11 +75,13 @@ def measure(oid: str, source: Source, split: Split, md5: Pipeline) -> Measured:
             md5.submit(lambda data=data: hasher.update(data), lambda _: None)  # type: ignore[misc]
         digest.update(data)
         view = memoryview(data)
-        places = [(piece.offset - first, piece.length) for piece in split.pieces[start:stop]]
-        ids += [blob_id(view[place : place + length]) for place, length in places]
+        for number, piece in enumerate(split.pieces[start:stop], start):
+            part = view[piece.offset - first :][: piece.length]
+            ids.append(blob_id(part))
+            casts.look(number, part)
     md5.drain()
     check_md5(oid, hasher, source.name)
-    return Measured(digest.digest(), ids)
+    return Measured(digest.digest(), ids, casts.found)
 
 
 def check_split(split: Split, source: Source) -> None:

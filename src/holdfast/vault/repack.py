@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from holdfast.errors import StalePlanError
 from holdfast.repo.lineage import Lineage, ObjectKey
+from holdfast.vault.casts import CastFiles
 from holdfast.vault.chains import Link, chain_order
 from holdfast.vault.collecting import GRACE, RECENT, Settled, abandoned_packs, condemn, settle, store_time
 from holdfast.vault.marking import Marked, mark
@@ -166,6 +167,7 @@ def repack(
     *,
     recent: timedelta = RECENT,
     grace: timedelta = GRACE,
+    wait: timedelta = timedelta(0),
     scratch: Path | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Repacked:
@@ -176,7 +178,7 @@ def repack(
     Args:
         vault: the vault.
         plan: of `plan_repack`, made a moment ago.
-        recent, grace: as of `holdfast.vault.collecting.settle`.
+        recent, grace, wait: as of `holdfast.vault.collecting.settle`.
         scratch: a folder that has room for two files of the vault; None for the system's.
         progress: told how many bytes of how many were stored anew.
 
@@ -196,7 +198,7 @@ def repack(
     packs.update(abandoned_packs(vault.store, found, grace=grace, revoke=True))
     generation = condemn(vault.store, packs, found, marked)
     vault.refresh()
-    settled = settle(vault, grace=grace, recent=recent)
+    settled = settle(vault, grace=grace, recent=recent, wait=wait)
     condemned = sorted(generation.condemned.packs & found.packs.keys()) if generation is not None else []
     return Repacked(statistics, {pack: found.packs[pack] for pack in condemned}, settled)
 
@@ -204,16 +206,20 @@ def repack(
 def _files(found: Survey, marked: Marked, lineage: Lineage, hot: Collection[ObjectKey]) -> list[ToStore]:
     """The files that are not stored as they should be, in the order in which they are to be stored."""
     tensors = {_key(oid): oid for oid, (recipe, _) in marked.recipes.items() if any(p.slot for p in recipe.pieces)}
-    links = chain_order(lineage, [key for key in tensors if key in lineage.paths], hot)
+    # of one age larger ones go first: what is cast to half the bytes finds what it was cast from
+    keys = sorted(
+        (key for key in tensors if key in lineage.paths), key=lambda key: marked.recipes[tensors[key]][0].size
+    )
+    links = chain_order(lineage, keys, hot)
     store = _Store(found, marked, links, [tensors[link.key] for link in links])
     bases = [store.bases(rank) for rank in range(len(links))]
     closed = _closed(store, bases)
     chosen: set[int] = set()
     for rank, link in enumerate(links):
+        if not link.cold or link.base is None:
+            continue
         forward = any(base > rank for base in bases[rank])
-        whole = not bases[rank]
-        should_be_delta = link.cold and link.base is not None and rank not in closed
-        if forward or (whole and should_be_delta and _has_own(store, rank)):
+        if forward or (not bases[rank] and rank not in closed and _has_own(store, rank)):
             chosen.add(rank)
     ranks = {link.key: rank for rank, link in enumerate(links)}
     parents = [ranks[link.base] if link.base is not None else -1 for link in links]
@@ -308,6 +314,7 @@ def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: 
         TemporaryDirectory(prefix="holdfast-repack-", dir=scratch) as folder,
         vault.session(claiming=False, leaving=plan.packs) as session,
     ):
+        casts = CastFiles()
         before: tuple[str, Path] | None = None
         for number, file in enumerate(plan.files):
             known = session.known([file.oid])
@@ -316,7 +323,8 @@ def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: 
                 vault.get(file.oid, path)
                 base_path = before[1] if before is not None and before[0] == file.base else None
                 ratio = math.inf if file.cold else None
-                session.put_many([FileToPut(file.oid, path, file.base or None, base_path, ratio)])
+                cast = casts.look(file.oid, path, vault.config)
+                session.put_many([FileToPut(file.oid, path, file.base or None, base_path, ratio, cast)])
                 if before is not None:
                     before[1].unlink()
                 before = (file.oid, path)

@@ -17,10 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.vault.families import Families
 from holdfast.vault.oids import InvalidOidError, check_oid
 from holdfast.vault.records import ConflictError
 from holdfast.vault.repository import Vault
-from holdfast.vault.server_families import Families
 from holdfast.vault.server_metrics import Metrics
 from holdfast.vault.server_spool import Upload
 from holdfast.vault.session import FileToPut, RevokedError, Session

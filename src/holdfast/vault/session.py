@@ -54,6 +54,7 @@ class FileToPut(NamedTuple):
         base_oid: another version of it, against which its parts may be stored.
         base_path: where that is, if it is on this machine; saves fetching it.
         max_restore_ratio: as of `Session`, for this file; None for the session's.
+        cast_oid: a file of which it may be a cast, with the same tensors in wider numbers.
     """
 
     oid: str
@@ -61,6 +62,7 @@ class FileToPut(NamedTuple):
     base_oid: str | None = None
     base_path: "str | Path | None" = None
     max_restore_ratio: float | None = None
+    cast_oid: str | None = None
 
 
 class _Failures:
@@ -333,6 +335,7 @@ class Session:
                     file.base_oid,
                     base,
                     file.max_restore_ratio,
+                    file.cast_oid,
                 )
         except IntegrityError as error:
             failed(file.oid, error)

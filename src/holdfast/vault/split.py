@@ -22,6 +22,8 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4096, 16 * 1024 * 1024
 ELEMENT_BYTES = 16
 # a shorter file is one piece: there is nothing to be gained by looking into it
 MIN_CHECKPOINT_BYTES = 2 * OWN_BYTES
+# floats of two bytes, and what they are cast from in mixed precision
+HALVES, WIDE = frozenset({"BF16", "F16"}), "F32"
 CHECKPOINTS = frozenset({"zip", "npy", "torch legacy", "safetensors", "onnx"})
 
 
@@ -36,12 +38,15 @@ class Piece:
             that the codec knows.
         slot: finds the same part of the same tensor in another version (see `holdfast.vault.split_layout`); unique in
             the file, or 0, as for all that is no tensor.
+        wide: the slot of what this was cast from, if it was: that of the same part in `WIDE`; 0 for what is no float of
+            half as many bytes.
     """
 
     offset: int
     length: int
     dtype: str = OPAQUE
     slot: int = 0
+    wide: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,20 @@ def split_source(source: Source, *, block_bytes: int = BLOCK_BYTES, chunking: Ch
     return Split(checkpoint.format if checkpoint and checkpoint.tensors else OPAQUE, pieces)
 
 
+def may_be_checkpoint(source: Source) -> bool:
+    """Whether a file is long enough to be cut by its tensors, and begins, or ends, like a checkpoint.
+
+    Raises:
+        IntegrityError: the source ended before its size.
+        OSError: it cannot be read.
+    """
+    return source.size >= MIN_CHECKPOINT_BYTES and sniff(source) in CHECKPOINTS
+
+
 def _checkpoint(source: Source) -> Checkpoint | None:
-    if source.size < MIN_CHECKPOINT_BYTES:
-        return None
     alone = _Alone(source)
     try:
-        return read_checkpoint(alone) if sniff(alone) in CHECKPOINTS else None
+        return read_checkpoint(alone) if may_be_checkpoint(alone) else None
     except IntegrityError:
         return None
 
@@ -98,8 +111,11 @@ def _pieces(source: Source, runs: tuple[Run, ...], block_bytes: int, lengths: Ch
     for run in runs:
         yield from _chunks(source, end, run.offset, lengths)
         end = run.offset + run.nbytes
-        for number, start in enumerate(range(run.offset, end, block_bytes)):
-            yield Piece(start, min(block_bytes, end - start), run.dtype, run.slot(number))
+        # so that a block has the numbers that one of its wider cast has
+        length = block_bytes // 2 if run.dtype in HALVES else block_bytes
+        for number, start in enumerate(range(run.offset, end, length)):
+            wide = run.slot(number, WIDE) if run.dtype in HALVES else 0
+            yield Piece(start, min(length, end - start), run.dtype, run.slot(number), wide)
     yield from _chunks(source, end, source.size, lengths)
 
 

@@ -55,9 +55,12 @@ class Run:
         """The byte behind its last."""
         return self.offset + self.nbytes
 
-    def slot(self, block: int) -> int:
-        """The slot of one of its blocks."""
-        return slot_of(self.names, block) if self.names else 0
+    def slot(self, block: int, dtype: str | None = None) -> int:
+        """The slot of one of its blocks; with a dtype, that of the same tensors in this dtype."""
+        if not self.names:
+            return 0
+        names = self.names if dtype is None else [(part, name, dtype, shape) for part, name, _, shape in self.names]
+        return slot_of(names, block)
 
 
 def slot_of(names: Sequence[Name], block: int) -> int:

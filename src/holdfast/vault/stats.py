@@ -36,9 +36,10 @@ class VaultStats:
         files: with a recipe.
         raw_bytes: of these files, each by itself.
         plain_bytes: of the blobs: what is left of them once nothing is there twice.
-        stored_bytes: of the packs.
+        stored_bytes: of the packs, without those that are condemned.
+        condemned_bytes: of packs that wait to be purged.
         index_bytes: of the segments.
-        packs: that segments name.
+        packs: that segments name, and that are not condemned.
         segments: that count.
         formats: by name.
         codecs: by name.
@@ -48,6 +49,7 @@ class VaultStats:
     raw_bytes: int
     plain_bytes: int
     stored_bytes: int
+    condemned_bytes: int
     index_bytes: int
     packs: int
     segments: int
@@ -62,7 +64,7 @@ class VaultStats:
     @property
     def dollars_a_month(self) -> float:
         """What storing it costs on R2, without requests."""
-        return (self.stored_bytes + self.index_bytes) / GB * DOLLARS_A_GB_MONTH
+        return (self.stored_bytes + self.condemned_bytes + self.index_bytes) / GB * DOLLARS_A_GB_MONTH
 
 
 def vault_stats(vault: Vault) -> VaultStats:
@@ -84,10 +86,12 @@ def vault_stats(vault: Vault) -> VaultStats:
         CODECS[kind]: CodecStats(blobs, plain, stored)
         for kind, blobs, plain, stored in index.rows(
             "SELECT kind, COUNT(*), SUM(plain), SUM(stored) FROM blobs WHERE pack IN"
-            " (SELECT number FROM packs WHERE segment IN {active}) GROUP BY kind ORDER BY kind"
+            " (SELECT number FROM packs WHERE segment IN {standing}) GROUP BY kind ORDER BY kind"
         )
     }
-    packs = index.packs()
+    condemned = index.known.condemned_packs
+    packs = {key: size for key, size in index.packs().items() if key not in condemned}
+    waiting = {key: size for key, size in index.packs().items() if key in condemned}
     ((segments, index_bytes),) = index.rows(
         "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM segments WHERE number IN {active}"
     )
@@ -96,6 +100,7 @@ def vault_stats(vault: Vault) -> VaultStats:
         raw_bytes=sum(found.raw_bytes for found in formats.values()),
         plain_bytes=sum(found.plain_bytes for found in codecs.values()),
         stored_bytes=sum(packs.values()),
+        condemned_bytes=sum(waiting.values()),
         index_bytes=index_bytes,
         packs=len(packs),
         segments=segments,

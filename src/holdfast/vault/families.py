@@ -1,7 +1,8 @@
-"""Another version of a checkpoint that comes without a path: the newest one that is made of the same tensors.
+"""Another version of a checkpoint of which git's history knows none: the newest one that is made of the same tensors.
 
-A client of DVC's HTTP remote sends files by their md5 alone, so that git's history cannot say what was there before.
-Names, shapes and types of the tensors (the *slots* of `holdfast.vault.split_layout`) say it nearly as well.
+Of a file at a new path, history cannot say what was there before, and a client of DVC's HTTP remote sends files by
+their md5 alone. Names, shapes and types of the tensors (the *slots* of `holdfast.vault.split_layout`) say it nearly as
+well.
 """
 
 import contextlib
@@ -12,16 +13,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.errors import IntegrityError
-from holdfast.formats.opening import sniff
 from holdfast.formats.source import FileSource
 from holdfast.vault.records import unpack_pieces
 from holdfast.vault.repository import Vault
-from holdfast.vault.split import CHECKPOINTS, MIN_CHECKPOINT_BYTES, split_source
+from holdfast.vault.split import may_be_checkpoint, split_source
 
 # of a file so many slots are looked at, the least ones: two versions have most of them in common
 SLOTS_A_FILE = 64
 MAX_SLOTS = 100_000
-# the newest checkpoints of the vault that are looked at when a server begins
+# the newest checkpoints of the vault that are looked at in the beginning
 FILES_BEFORE = 200
 
 
@@ -38,7 +38,7 @@ class Families:
         self._newest: OrderedDict[int, str] = OrderedDict()
         self._begun = False
 
-    def base(self, oid: str, path: Path) -> str | None:
+    def base(self, oid: str, path: "str | Path") -> str | None:
         """The file that another one may be stored against; that one is then the newest itself."""
         slots = self._slots(path)
         if not slots:
@@ -52,10 +52,10 @@ class Families:
         found.pop(oid, None)
         return min(found, key=lambda other: (-found[other], other)) if found else None
 
-    def _slots(self, path: Path) -> list[int]:
+    def _slots(self, path: "str | Path") -> list[int]:
         config = self._vault.config
-        with contextlib.suppress(IntegrityError, OSError), FileSource(path) as source:
-            if source.size >= MIN_CHECKPOINT_BYTES and sniff(source) in CHECKPOINTS:
+        with contextlib.suppress(IntegrityError, OSError), FileSource(Path(path)) as source:
+            if may_be_checkpoint(source):
                 split = split_source(source, block_bytes=config.block_bytes, chunking=config.chunking)
                 return _least(piece.slot for piece in split.pieces)
         return []
