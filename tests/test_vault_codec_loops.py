@@ -220,6 +220,21 @@ def test_without_numba_numpy_s_are_used() -> None:
     assert done.stdout.strip() == f"NumPy {np.__version__}"
 
 
+def test_numba_is_imported_once_there_is_enough_to_do() -> None:
+    program = (
+        "import sys, threading; from holdfast.vault import codec, codec_kernels\n"
+        "small = codec.encode(bytes(4096), 'F32')\n"
+        "print(codec_kernels.loops_for(0).name.split()[0], 'numba' in sys.modules)\n"
+        "codec_kernels.WARM_UP_BYTES = 5000\n"
+        "assert codec.decode(codec.encode(bytes(range(256)) * 16, 'F32')) == bytes(range(256)) * 16\n"
+        "[thread.join() for thread in threading.enumerate() if thread.name == 'holdfast-numba']\n"
+        "print(codec_kernels.loops_for(0).name.split()[0])\n"
+        "assert codec.encode(bytes(4096), 'F32') == small\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["NumPy", "False", "numba"]
+
+
 def test_the_codec_is_imported_without_numba() -> None:
     program = "import sys, holdfast.vault.codec; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

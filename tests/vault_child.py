@@ -36,7 +36,7 @@ def push(task: dict[str, Any]) -> None:
 def main() -> None:
     import holdfast.vault.codec_kernels
 
-    holdfast.vault.codec_kernels.fastest_loops()
+    holdfast.vault.codec_kernels.fastest_loops()  # a process that forks must not load libraries in a thread meanwhile
     child = 0
     for line in sys.stdin:
         if child:  # only now, so that nobody else has had its number

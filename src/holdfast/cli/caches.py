@@ -2,20 +2,26 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from holdfast.formats.cache import DigestCache
-from holdfast.inventory.ref_memory import ReferenceMemory
+if TYPE_CHECKING:  # imported where they are made: the commands of the vault need the folder alone, and start sooner
+    from holdfast.formats.cache import DigestCache
+    from holdfast.inventory.ref_memory import ReferenceMemory
 
 PROJECT_PLACE = Path(".dvc") / "tmp" / "holdfast"
 
 
-def digest_cache(start: Path) -> DigestCache:
+def digest_cache(start: Path) -> "DigestCache":
     """The cache of digests: that of the DVC project around ``start``, else the user's."""
+    from holdfast.formats.cache import DigestCache
+
     return DigestCache(_place(start) / "digests.sqlite")
 
 
-def reference_memory(start: Path) -> ReferenceMemory:
+def reference_memory(start: Path) -> "ReferenceMemory":
     """What is known of the sources of the DVC project around ``start``, else of the user's."""
+    from holdfast.inventory.ref_memory import ReferenceMemory
+
     return ReferenceMemory(_place(start) / "references.sqlite")
 
 

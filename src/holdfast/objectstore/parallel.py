@@ -48,6 +48,42 @@ def concurrently(function: Callable[[Item], Result], items: Iterable[Item], jobs
             tasks.put(None)
 
 
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each of which is made in a thread, one after the other, while the caller uses the one before.
+
+    Raises:
+        Exception: what making one raises.
+    """
+    made: SimpleQueue[Future[Item] | None] = SimpleQueue()
+    wanted = threading.Semaphore(0)
+    ended = threading.Event()
+
+    def work() -> None:
+        source = iter(items)
+        while not ended.is_set():
+            future: Future[Item] = Future()
+            try:
+                future.set_result(next(source))
+            except StopIteration:
+                break
+            except BaseException as error:
+                future.set_exception(error)
+                made.put(future)
+                return
+            made.put(future)
+            wanted.acquire()
+        made.put(None)
+
+    threading.Thread(target=work, name="holdfast-ahead", daemon=True).start()
+    try:
+        while (future := made.get()) is not None:
+            wanted.release()
+            yield future.result()
+    finally:
+        ended.set()
+        wanted.release()
+
+
 def interruptibly(function: Callable[[], Result]) -> Result:
     """``function()``, which Ctrl-C interrupts though it is native code that does not look for signals.
 

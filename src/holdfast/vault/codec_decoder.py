@@ -10,7 +10,7 @@ from holdfast.vault.codec_blob import Head, block_reader, check_of, read_head
 from holdfast.vault.codec_blocks import CODECS, NEED_BASE, read_block
 from holdfast.vault.codec_elements import ELEMENTS, Array
 from holdfast.vault.codec_encoder import Buffer
-from holdfast.vault.codec_kernels import fastest_loops
+from holdfast.vault.codec_kernels import loops_for
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_reader import DamagedBlobError
 
@@ -105,7 +105,7 @@ def decode(
         base: what it was given, where the blob needs it.
         limit: a blob that declares more bytes is not decoded.
         executor: runs the blocks side by side; not one whose every thread waits for this call.
-        loops: NumPy's or numba's; None for the fastest.
+        loops: NumPy's or numba's; None for what is fastest by now (`holdfast.vault.codec_kernels`).
 
     Raises:
         ValueError: there is no base, and the blob needs one.
@@ -194,7 +194,7 @@ def _decode_blocks(
     executor: Executor | None,
     loops: Loops | None,
 ) -> None:
-    element, chosen = ELEMENTS[head.dtype], loops or fastest_loops()
+    element, chosen = ELEMENTS[head.dtype], loops or loops_for(len(out))
     first = blocks.start << head.block_bits
 
     def block(number: int) -> None:

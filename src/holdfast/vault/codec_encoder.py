@@ -22,7 +22,7 @@ from holdfast.vault.codec_blocks import (
 )
 from holdfast.vault.codec_choice import Way, ways
 from holdfast.vault.codec_elements import ELEMENTS, OPAQUE, Array, Element
-from holdfast.vault.codec_kernels import fastest_loops
+from holdfast.vault.codec_kernels import loops_for
 from holdfast.vault.codec_loops import Loops, Order
 from holdfast.vault.codec_reader import DamagedBlobError, Reader
 
@@ -62,7 +62,7 @@ def encode(
         base_dtype: the base's, where it is another one that ``dtype`` is cast from or to.
         block_bytes: a power of two from 2^12 to 2^26; a range of the data is decoded in whole blocks.
         executor: runs the blocks side by side; not one whose every thread waits for this call.
-        loops: NumPy's or numba's; None for the fastest.
+        loops: NumPy's or numba's; None for what is fastest by now (`holdfast.vault.codec_kernels`).
 
     Raises:
         ValueError: an unknown dtype, a base that cannot be cast, a block length that is none, too much data.
@@ -79,7 +79,7 @@ def encode(
         raise ValueError(f"{len(plain)} bytes are more than a blob can hold")
     at_hand = None if base is None else np.frombuffer(base, np.uint8)
     whole = None if at_hand is None else Base(at_hand, source, dtype, len(at_hand))
-    chosen = loops or fastest_loops()
+    chosen = loops or loops_for(len(plain))
 
     def block(start: int) -> tuple[bytes, bytes]:
         part = plain[start : start + block_bytes]

@@ -324,14 +324,8 @@ def _copy(vault: Vault, found: Survey, marked: Marked, recent: timedelta) -> int
 def _verified(vault: Vault, marked: Marked, blobs: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
     """Encoded blobs, each decoded and compared with its name first."""
     reader = Reader(vault.store, lambda ids: {name: [marked.entries[name]] for name in ids}, vault.jobs)
-    plan = Plan(marked.entries)
     ordered = sorted(blobs, key=lambda entry: (entry.depth, entry.pack, entry.offset))
-    for part in reader.windows(plan, [entry.id for entry in ordered]):
-        stored = reader.fetch(entry for name in part for entry in plan.chain(name))
-        reader.decode(plan, part, stored)
-        for name in part:
-            entry = marked.entries[name]
-            yield entry, bytes(stored[entry.pack, entry.offset])
+    yield from reader.verified(Plan(marked.entries), [entry.id for entry in ordered])
 
 
 def _claims(store: ObjectStore, found: Survey, recent: timedelta) -> set[str]:

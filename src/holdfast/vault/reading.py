@@ -1,10 +1,11 @@
 """Blobs out of packs: which ranges are fetched, in which order they are decoded, and that they are what they should be.
 
 What is wanted is cut into windows. A window has the blobs of some neighbouring pieces with all of their bases; its
-ranges are fetched pack by pack, neighbours together, and decoded while the window before is used. Nothing is kept from
-one window to the next, so that memory has a bound whatever the file.
+ranges are fetched pack by pack, neighbours together, and decoded while the window before is used. What later windows
+need of it is kept, up to a bound, so that memory has one whatever the files.
 """
 
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from typing import TypeAlias
 from blake3 import blake3
 
 from holdfast.errors import IntegrityError
-from holdfast.objectstore.parallel import concurrently
+from holdfast.objectstore.parallel import concurrently, one_ahead
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore, TruncatedError
 from holdfast.vault.codec import DamagedBlobError, decode, needs_base
 from holdfast.vault.records import MAX_DEPTH, DamagedVaultError, Entry
@@ -21,9 +22,11 @@ Place: TypeAlias = tuple[str, int]
 Stored: TypeAlias = Mapping[Place, "bytes | memoryview"]
 Lookup: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[Entry]]]
 
-# stored and plain bytes of a window: while one is used, up to four are fetched and decoded
+# stored and plain bytes of a window: while one is used, up to four are fetched, and one of them is decoded
 WINDOW_BYTES = 32 << 20
 AHEAD_JOBS = 2
+# plain bytes that are kept for what is made against them
+SHELF_BYTES = 256 << 20
 
 
 class MissingBlobError(DamagedVaultError):
@@ -71,6 +74,95 @@ class Plan:
         return chain
 
 
+@dataclass(frozen=True)
+class Step:
+    """What is done for one window.
+
+    Attributes:
+        names: the blobs that are wanted.
+        levels: places to be fetched and decoded, bases before what is made against them; what is missing among the
+            bases is on the shelf.
+        dropped: what leaves the shelf after this.
+    """
+
+    names: Sequence[bytes]
+    levels: Sequence[Sequence[Entry]]
+    dropped: Sequence[bytes]
+
+    def entries(self) -> list[Entry]:
+        """All places."""
+        return [entry for level in self.levels for entry in level]
+
+
+def steps(plan: Plan, order: Iterable[bytes]) -> Iterator[Step]:
+    """The ids in windows of some `WINDOW_BYTES` each, stored with their bases and plain together, one after the other.
+
+    Args:
+        plan: has all of them.
+        order: the ids; one that comes again is wanted again.
+    """
+    order = list(order)
+    # how often each is needed, by itself and for others
+    uses = Counter(order)
+    met: set[bytes] = set()
+    for name in order:
+        while name and name not in met:
+            met.add(name)
+            name = plan.entries[name].base
+            uses[name] += 1
+    shelf: OrderedDict[bytes, int] = OrderedDict()
+    names: dict[bytes, None] = {}
+    fresh: dict[bytes, Entry] = {}
+    nbytes = 0
+
+    def needed(name: bytes) -> list[Entry]:
+        found = []
+        for entry in plan.chain(name):
+            if entry.id in fresh or entry.id in shelf:
+                break
+            found.append(entry)
+        return found
+
+    def step() -> Step:
+        levels: dict[int, list[Entry]] = {}
+        for entry in fresh.values():
+            levels.setdefault(entry.depth, []).append(entry)
+            shelf[entry.id] = entry.plain
+        dropped = [name for name in (*names, *fresh, *(entry.base for entry in fresh.values())) if uses[name] <= 0]
+        dropped = [name for name in dict.fromkeys(dropped) if shelf.pop(name, None) is not None]
+        held = sum(shelf.values())
+        while held > SHELF_BYTES:
+            name, size = shelf.popitem(last=False)
+            dropped.append(name)
+            held -= size
+        return Step(list(names), [levels[depth] for depth in sorted(levels)], dropped)
+
+    for name in order:
+        if name in names:
+            uses[name] -= 1
+            continue
+        more = needed(name)
+        size = sum(entry.stored + entry.plain for entry in more)
+        if names and nbytes + size > WINDOW_BYTES:
+            yield step()
+            names, fresh, nbytes = {}, {}, 0
+            more = needed(name)
+            size = sum(entry.stored + entry.plain for entry in more)
+        uses[name] -= 1
+        if name in shelf:
+            shelf.move_to_end(name)
+        names[name] = None
+        nbytes += size
+        for entry in more:
+            fresh[entry.id] = entry
+            if entry.base:
+                uses[entry.base] -= 1
+                if entry.base in shelf:
+                    shelf.move_to_end(entry.base)
+    if names:
+        yield step()
+
+
 @dataclass
 class Reader:
     """Reads blobs.
@@ -116,40 +208,47 @@ class Reader:
                 raise MissingBlobError(f"Blob {entry.id.hex()} is no deeper than its base in {self.store.url}")
         return Plan(chosen)
 
-    def windows(self, plan: Plan, order: Iterable[bytes]) -> Iterator[list[bytes]]:
-        """The ids in parts of some `WINDOW_BYTES` each, stored with their bases and plain together."""
-        window: dict[bytes, None] = {}
-        places: set[Place] = set()
-        nbytes = 0
-        for name in order:
-            if name in window:
-                continue
-            chain = plan.chain(name)
-            fresh = [entry for entry in chain if (entry.pack, entry.offset) not in places]
-            more = sum(entry.stored for entry in fresh) + chain[0].plain
-            if window and nbytes + more > WINDOW_BYTES:
-                yield list(window)
-                window, places, nbytes = {}, set(), 0
-                fresh, more = chain, sum(entry.stored for entry in chain) + chain[0].plain
-            window[name] = None
-            places.update((entry.pack, entry.offset) for entry in fresh)
-            nbytes += more
-        if window:
-            yield list(window)
-
     def read(self, plan: Plan, order: Sequence[bytes]) -> Iterator[dict[bytes, bytes]]:
         """The blobs, decoded and verified, a window at a time: together they hold all of ``order``, in its order.
+
+        What later ones are made against is kept meanwhile, up to `SHELF_BYTES`, so that of a chain of versions each
+        blob is fetched and decoded once.
 
         Raises:
             BrokenBlobError: one is damaged.
             LostPackError: a pack is not there.
             StoreError: one cannot be read.
         """
+        yield from (found for _, _, found in self._windows(plan, order))
 
-        def prepare(part: list[bytes]) -> dict[bytes, bytes]:
-            return self.decode(plan, part, self.fetch(entry for name in part for entry in plan.chain(name)))
+    def verified(self, plan: Plan, ids: Sequence[bytes]) -> Iterator[tuple[Entry, bytes]]:
+        """Encoded blobs, each once, in some order, that were decoded and compared with their names.
 
-        yield from concurrently(prepare, self.windows(plan, order), AHEAD_JOBS if self.jobs > 1 else 1)
+        Raises:
+            BrokenBlobError, LostPackError, StoreError: as of `read`.
+        """
+        rest = set(ids)
+        for step, stored, _ in self._windows(plan, ids):
+            for entry in step.entries():
+                if entry.id in rest:
+                    rest.remove(entry.id)
+                    yield entry, bytes(stored[entry.pack, entry.offset])
+
+    def _windows(self, plan: Plan, order: Sequence[bytes]) -> "Iterator[tuple[Step, Stored, dict[bytes, bytes]]]":
+        shelf: dict[bytes, bytes] = {}
+
+        def decode(fetched: tuple[Step, Stored]) -> tuple[Step, Stored, dict[bytes, bytes]]:
+            step, stored = fetched
+            for entries in step.levels:
+                shelf.update(self._decoded(entries, stored, shelf))
+            found = {name: shelf[name] for name in step.names}
+            for name in step.dropped:
+                del shelf[name]
+            return step, stored, found
+
+        ahead = AHEAD_JOBS if self.jobs > 1 else 1
+        fetched = concurrently(lambda step: (step, self.fetch(step.entries())), steps(plan, order), ahead)
+        return one_ahead(map(decode, fetched)) if self.jobs > 1 else map(decode, fetched)
 
     def fetch(self, entries: Iterable[Entry]) -> Stored:
         """Encoded blobs by their places.
@@ -177,14 +276,12 @@ class Reader:
                 stored[key, entry.offset] = part
         return stored
 
-    def decode(self, plan: Plan, ids: Sequence[bytes], stored: Stored) -> dict[bytes, bytes]:
-        """Blobs decoded and verified.
+    def _decoded(self, entries: Sequence[Entry], stored: Stored, bases: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        def decode(entry: Entry) -> bytes:
+            return decode_entry(entry, stored[entry.pack, entry.offset], bases.get(entry.base))
 
-        Raises:
-            BrokenBlobError: one is damaged.
-        """
-        jobs = min(self.jobs, len(ids))
-        return dict(zip(ids, concurrently(lambda name: decode_chain(plan.chain(name), stored), ids, jobs), strict=True))
+        plains = concurrently(decode, entries, min(self.jobs, len(entries)))
+        return dict(zip([entry.id for entry in entries], plains, strict=True))
 
 
 def decode_chain(chain: Sequence[Entry], stored: Stored) -> bytes:
