@@ -43,6 +43,11 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/diff_speed.py
 	python benchmarks/digest_speed.py
 	python benchmarks/scan_speed.py
+	python benchmarks/vault_ratio.py
+	python benchmarks/vault_transfer.py
+	python benchmarks/vault_small_files.py
+	python benchmarks/vault_memory.py
+	python benchmarks/vault_report.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,15 +26,14 @@ from typing import Any
 import numpy as np
 import zstandard
 
+from bitx import bitx_size, huffman
+from blobs import Blob, Blobs, blobs_of, encoded, limit
 from gpt_history import make_history
 from harness import machine, versions, write_results
-from holdfast.formats.source import FileSource
 from holdfast.vault import codec
-from holdfast.vault.codec_elements import ELEMENTS
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_numba import NumbaLoops
 from holdfast.vault.codec_numpy import NumpyLoops
-from holdfast.vault.split import split_source
 
 KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gpt-history"
 KINDS = ("bf16", "full", "weights")
@@ -51,19 +49,6 @@ GOALS = {
 }
 # two versions of one tensor, the second a small step from the first: for what no history of a small model shows
 NORMAL_ELEMENTS, NORMAL_SIZE, NORMAL_STEP = 1 << 23, 0.02, 1e-4
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A run of numbers: its dtype and its bytes."""
-
-    dtype: str
-    data: bytes
-
-
-Blobs = dict[str, Blob]  # by what finds the same part in another version, or a name that nothing else has
 
 
 def main() -> None:
@@ -135,17 +120,6 @@ def goals(result: dict[str, Any]) -> dict[str, Any]:
 # --- the history ------------------------------------------------------------------------------------------------------
 
 
-def blobs_of(path: Path) -> Blobs:
-    """A checkpoint cut as the vault cuts it."""
-    with FileSource(path) as source:
-        return {
-            str(piece.slot) if piece.slot else f"{path.stem} {number}": Blob(
-                piece.dtype, source.read(piece.offset, piece.length)
-            )
-            for number, piece in enumerate(split_source(source).pieces)
-        }
-
-
 def normal(dtype: str) -> list[Blobs]:
     """A normally distributed tensor, and the same after a small step."""
     random = np.random.default_rng(0)
@@ -187,60 +161,6 @@ def total(size: Callable[[Blob, Blob | None], int], history: list[Blobs], bases:
     )
 
 
-def encoded(blob: Blob, base: Blob | None) -> int:
-    """Ours."""
-    return len(codec.encode(blob.data, blob.dtype, base.data if base else None))
-
-
-def bitx_size(compressor: zstandard.ZstdCompressor) -> Callable[[Blob, Blob | None], int]:
-    """BitX's method, best of: XOR with the base, planes alone, zstd, raw."""
-
-    def planes(numbers: Array) -> int:
-        columns = numbers.view(np.uint8).reshape(-1, numbers.itemsize).T
-        return sum(min(len(column), len(compressor.compress(column.tobytes()))) for column in columns)
-
-    def size(blob: Blob, base: Blob | None) -> int:
-        best = min(len(blob.data), len(zstandard.ZstdCompressor(level=3).compress(blob.data)))
-        width = ELEMENTS[blob.dtype].width
-        if len(blob.data) % width == 0 and blob.data:
-            numbers = np.frombuffer(blob.data, f"<u{width}")
-            best = min(best, planes(numbers))
-            if base and len(base.data) == len(blob.data):
-                best = min(best, planes(numbers ^ np.frombuffer(base.data, numbers.dtype)))
-        return best
-
-    return size
-
-
-def limit(blob: Blob, base: Blob | None) -> int:
-    """The entropy of order 0 of what is coded, without any tables or frames."""
-    element = ELEMENTS[blob.dtype]
-    if element.mantissa is None:
-        return encoded(blob, base)
-    numbers = np.frombuffer(blob.data, element.unsigned)
-    rotated = (numbers << 1) | (numbers >> (element.bits - 1))
-    bits = plane_bits(rotated)
-    if base and len(base.data) == len(blob.data):
-        old = np.frombuffer(base.data, element.unsigned)
-        top = 1 << (element.bits - 1)
-        lines = [np.where(codes & top, ~codes, codes | top) for codes in (numbers, old)]
-        steps = (lines[0] - lines[1]).view(f"<i{element.width}")
-        folded = ((steps << 1) ^ (steps >> (element.bits - 1))).view(element.unsigned)
-        exponents = (old >> element.mantissa) & ((1 << element.exponent_bits) - 1)
-        bits = min(bits, sum(plane_bits(folded[exponents == one]) for one in np.unique(exponents)))
-    return int(bits / 8)
-
-
-def plane_bits(numbers: Array) -> float:
-    """Bits of all byte planes, each coded at its own entropy."""
-    bits = 0.0
-    for plane in numbers.view(np.uint8).reshape(-1, numbers.itemsize).T:
-        counts = np.bincount(plane, minlength=256)
-        counts = counts[counts > 0]
-        bits -= float((counts * np.log2(counts / len(numbers))).sum())
-    return bits
-
-
 ZIPNN = """
 import sys, time
 from zipnn import ZipNN
@@ -270,13 +190,6 @@ def zipnn(paths: Iterable[Path], dtype: str) -> tuple[int, float, float] | None:
         return None
     stored, encoding, decoding = done.stdout.split()
     return int(stored), round(float(encoding), 3), round(float(decoding), 3)
-
-
-def huffman() -> zstandard.ZstdCompressor:
-    """As our codec uses zstd."""
-    wishes = {"strategy": zstandard.STRATEGY_FAST, "min_match": 7, "hash_log": 6, "target_length": 0}
-    parameters = zstandard.ZstdCompressionParameters.from_level(1, **wishes)
-    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 # --- speeds -----------------------------------------------------------------------------------------------------------

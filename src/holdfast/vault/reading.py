@@ -264,16 +264,20 @@ class Reader:
                 stored[entry.pack, entry.offset] = held
             else:
                 packs.setdefault(entry.pack, {})[entry.offset] = entry
-        for key in sorted(packs):
+        jobs = max(1, self.jobs // max(1, len(packs)))
+
+        def ranges(key: str) -> dict[Place, bytes | memoryview]:
             found = [packs[key][offset] for offset in sorted(packs[key])]
             try:
-                parts = self.store.get_ranges(key, [(entry.offset, entry.stored) for entry in found], jobs=self.jobs)
+                parts = self.store.get_ranges(key, [(entry.offset, entry.stored) for entry in found], jobs=jobs)
             except ObjectNotFoundError as error:
                 raise LostPackError(key, f"is not in {self.store.url}") from error
             except TruncatedError as error:
                 raise LostPackError(key, "is shorter than it should be") from error
-            for entry, part in zip(found, parts, strict=True):
-                stored[key, entry.offset] = part
+            return {(key, entry.offset): part for entry, part in zip(found, parts, strict=True)}
+
+        for parts in concurrently(ranges, sorted(packs), min(self.jobs, len(packs))):
+            stored.update(parts)
         return stored
 
     def _decoded(self, entries: Sequence[Entry], stored: Stored, bases: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
