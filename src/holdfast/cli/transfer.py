@@ -1,8 +1,6 @@
 """``holdfast push``, ``pull``, ``fetch`` and ``status``: DVC's words, with a vault at the other end."""
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import click
 
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
+from holdfast.cli.progress import bar, counted
 from holdfast.cli.vaults import project_vault
 from holdfast.repo.dvc import CheckedOut, Selection, checkout
 from holdfast.repo.workspace import find_project
@@ -64,7 +63,7 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
       holdfast push train --all-commits
     """
     project = find_project(Path.cwd())
-    with project_vault(project, remote, jobs=jobs) as vault, _bytes_bar("Pushing") as progress:
+    with project_vault(project, remote, jobs=jobs) as vault, bar("Pushing") as progress:
         report = push_to_vault(
             vault, project, Selection(**selected), delta=not no_delta, run_cache=run_cache, progress=progress
         )
@@ -140,7 +139,7 @@ def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
 
 
 def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selection: Selection) -> tuple[Fetched, str]:
-    with project_vault(project, remote, jobs=jobs) as vault, _files_bar("Fetching") as progress:
+    with project_vault(project, remote, jobs=jobs) as vault, bar("Fetching", counted) as progress:
         return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
 
 
@@ -197,32 +196,3 @@ def _compared(report: Compared, url: str) -> Iterator[str]:
         if names:
             more = [f"… and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
             yield "\n".join([f"{title}:", *(f"  {name}" for name in (*names[:NAMES_SHOWN], *more))])
-
-
-@contextmanager
-def _bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    with _bar(label, lambda count: human_bytes(count)) as update:
-        yield update
-
-
-@contextmanager
-def _files_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    with _bar(label, lambda count: f"{count:,}") as update:
-        yield update
-
-
-@contextmanager
-def _bar(label: str, shown: Callable[[int], str]) -> Iterator[Callable[[int, int], None]]:
-    """A line on a terminal's standard error that says how far it is; none where there is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-
-    def update(done: int, total: int) -> None:
-        share = f"{done / total:4.0%}" if total else "    "
-        click.echo(f"\r\033[K{label} {share} {shown(done)} of {shown(total)}", nl=False, err=True)
-
-    try:
-        yield update
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)

@@ -12,7 +12,9 @@ from holdfast.cli.caches import cache_folder
 from holdfast.cli.groups import Noun
 from holdfast.cli.naming import open_objects
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
-from holdfast.cli.vaults import open_project_vault, vault_url
+from holdfast.cli.vault_import import export_command, import_command
+from holdfast.cli.vault_repack import purge_command, repack_command
+from holdfast.cli.vaults import project_vault, vault_url
 from holdfast.errors import IntegrityError, UsageError
 from holdfast.formats.source import FileSource, Source
 from holdfast.repo.cache import RUN_CACHE, object_path
@@ -41,6 +43,10 @@ _JOBS = click.option(
 @click.group(cls=Noun)
 def command() -> None:
     """Make a vault, and look after it."""
+
+
+for _command in (import_command, export_command, purge_command, repack_command):
+    command.add_command(_command)
 
 
 @command.command()
@@ -114,7 +120,7 @@ def repair(remote: str | None, jobs: int, read_data: bool, form: Form) -> None:
     """
     project = find_project(Path.cwd())
     cache = local_cache(project.root).folder
-    with open_project_vault(project, remote, jobs=jobs) as vault:
+    with project_vault(project, remote, jobs=jobs) as vault:
         with _progress() as progress:
             checked = check_vault(vault.store, jobs=jobs, read_data=read_data, progress=progress)
         result = repair_vault(vault, checked, lambda oid: _cached(cache, oid))
@@ -138,7 +144,7 @@ def stats(remote: str | None, jobs: int, form: Form) -> None:
     Example:
       holdfast vault stats
     """
-    with open_project_vault(find_project(Path.cwd()), remote, jobs=jobs) as vault:
+    with project_vault(find_project(Path.cwd()), remote, jobs=jobs) as vault:
         vault.refresh()
         result, url = vault_stats(vault), vault.url
     payload = {"format": "holdfast vault stats 1", "vault": url, "ratio": result.ratio, **asdict(result)}
@@ -160,7 +166,7 @@ def explain(target: str, remote: str | None, jobs: int, everything: bool, form: 
       holdfast vault explain md5:1f0c4dd2a2ac0d4a2b8f7d1c3a9e5b60
     """
     project = find_project(Path.cwd())
-    with open_project_vault(project, remote, jobs=jobs) as vault:
+    with project_vault(project, remote, jobs=jobs) as vault:
         result = explain_file(vault, _oid_of(project, target))
         url = vault.url
     emit(
@@ -235,6 +241,8 @@ def _stats(result: VaultStats, url: str) -> Iterator[str | Table]:
         f"{plural(result.packs, 'pack')}: {result.ratio:.2f} times smaller; {human_bytes(result.plain_bytes)} are left "
         f"once nothing is there twice. On R2 {result.dollars_a_month:.2g} $ a month."
     )
+    if result.condemned_bytes:
+        yield f"Besides, {human_bytes(result.condemned_bytes)} are replaced and wait for `holdfast vault purge`."
     formats = [(name, f"{item.files:,}", human_bytes(item.raw_bytes)) for name, item in result.formats.items()]
     yield Table(("format", "files", "size"), formats, right=frozenset({"files", "size"}))
     codecs = [

@@ -1,9 +1,7 @@
 """``holdfast vault repack`` and ``purge``: store old versions smaller, and delete what nobody needs any more."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +11,10 @@ import click
 
 from holdfast.atomic import write_atomically
 from holdfast.cli.caches import cache_folder
-from holdfast.cli.durations import Duration
+from holdfast.cli.durations import duration
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
+from holdfast.cli.progress import bar
 from holdfast.cli.vaults import project_vault
 from holdfast.errors import PartlyDoneError, UsageError
 from holdfast.registry.store import Registry
@@ -40,7 +39,7 @@ _JOBS = click.option(
 )
 _GRACE = click.option(
     "--grace",
-    type=Duration(),
+    type=duration,
     metavar="TIME",
     default="1d",
     show_default=True,
@@ -55,7 +54,7 @@ assert timedelta(days=14) == RECENT == QUARANTINE
 @_JOBS
 @click.option(
     "--recent",
-    type=Duration(),
+    type=duration,
     metavar="TIME",
     default="14d",
     show_default=True,
@@ -105,7 +104,7 @@ def repack_command(
                 write_atomically(output, json.dumps(payload, indent=2) + "\n")
             emit(form, payload, list(_planned(plan, vault.url, output)))
             return
-        with _bar("Storing anew") as progress:
+        with bar("Storing anew") as progress:
             done = repack(
                 vault,
                 plan,
@@ -126,7 +125,7 @@ def repack_command(
 @_JOBS
 @click.option(
     "--older-than",
-    type=Duration(),
+    type=duration,
     metavar="TIME",
     default="14d",
     show_default=True,
@@ -270,19 +269,3 @@ def _plain(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _oid(oid: str) -> str:
     return oid.partition(":")[2][:12]
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-
-    def update(done: int, total: int) -> None:
-        share = f"{done / total:4.0%}" if total else "    "
-        click.echo(f"\r\033[K{label} {share} {human_bytes(done)} of {human_bytes(total)}", nl=False, err=True)
-
-    try:
-        yield update
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)

@@ -20,6 +20,7 @@ CACHED_MODE = 0o444
 _RUN_NAME = re.compile(r"[0-9a-f]{64}")
 
 Progress = Callable[[int, int], None]
+Sending = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def push(
     *,
     delta: bool = True,
     run_cache: bool = False,
-    progress: Progress = lambda _done, _total: None,
+    progress: Sending = lambda _done, _total, _sent: None,
 ) -> Pushed:
     """Send the cached objects of a selection that the vault lacks.
 
@@ -120,7 +121,7 @@ def push(
         selection: which outs.
         delta: whether to store parts against those of other versions.
         run_cache: DVC's run cache, too.
-        progress: told how many bytes of how many were read.
+        progress: told how many bytes of how many were read, and how many were sent for them.
 
     Raises:
         UsageError: a target is none.
@@ -256,7 +257,7 @@ class _Sent:
     failed: Mapping[str, str]
 
 
-def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: bool, progress: Progress) -> _Sent:
+def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: bool, progress: Sending) -> _Sent:
     """One session that sends what the vault lacks."""
     failed: dict[str, str] = {}
     done = 0
@@ -267,7 +268,7 @@ def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: b
     def put(_: str, size: int) -> None:
         nonlocal done
         done += size
-        progress(done, total)
+        progress(done, total, session.statistics().stored_bytes)
 
     with vault.session(max_restore_ratio=1.0 if delta else 0.0) as session:
         known = session.known(wanted.names)
