@@ -15,7 +15,6 @@ from holdfast.vault.casts import CastFiles
 from holdfast.vault.collecting import purge
 from holdfast.vault.explain import explain_file
 from holdfast.vault.repack import plan_repack, repack
-from holdfast.vault.repository import init_vault
 from holdfast.vault.session import FileToPut
 from holdfast.vault.split import split_source
 from test_vault_repack import NOW, key_of, lineage_of, made
@@ -133,18 +132,17 @@ def test_what_only_looks_like_a_cast_is_stored_another_way(store: ObjectStore, t
     all_is_well(store, [wide, narrow, older])
 
 
-def test_files_are_found_by_what_they_would_be_cast_to(tmp_path: Path) -> None:
-    with init_vault(open_store("memory://"), None) as vault:
-        casts = CastFiles()
-        for number in range(3):
-            (tmp_path / "wide").write_bytes(save(weights(number)))
-            assert casts.look(f"md5:{number}", tmp_path / "wide", vault.config) is None
-        for kind in HALF:
-            (tmp_path / "narrow").write_bytes(save(halved(weights(1), kind)))
-            assert casts.look("md5:x", tmp_path / "narrow", vault.config) == "md5:1"
-        (tmp_path / "narrow").write_bytes(save(halved(weights(9), "bf16")))
-        assert casts.look("md5:y", tmp_path / "narrow", vault.config) is None
-        assert casts.look("md5:z", tmp_path / "nothing", vault.config) is None
+def test_files_are_found_by_what_they_would_be_cast_to() -> None:
+    def look(name: str, tensors: dict[str, torch.Tensor]) -> str | None:
+        source = MemorySource(save(tensors))
+        return casts.look(name, source, split_source(source))
+
+    casts = CastFiles()
+    for number in range(3):
+        assert look(f"md5:{number}", weights(number)) is None
+    for kind in HALF:
+        assert look("md5:x", halved(weights(1), kind)) == "md5:1"
+    assert look("md5:y", halved(weights(9), "bf16")) is None
 
 
 def test_special_numbers_survive(store: ObjectStore) -> None:

@@ -15,14 +15,15 @@ import pytest
 from faults import Rule
 from holdfast.errors import HoldfastError
 from holdfast.formats.source import MemorySource
+from holdfast.vault.families import Families
 from holdfast.vault.repository import open_vault
 from holdfast.vault.segment import CONDEMNED, SESSIONS, write_condemned
 from holdfast.vault.server import Limits
 from holdfast.vault.server_access import Access
 from holdfast.vault.server_commits import CLAIM_SECONDS, LARGE_BYTES, Committer, members
-from holdfast.vault.families import Families
 from holdfast.vault.server_metrics import Metrics
 from holdfast.vault.server_reading import Catalogue
+from holdfast.vault.split import split_source
 from vault_servers import READ_TOKEN, WRITE_TOKEN, Running, ask, half_sent, in_process, path_of, say, until
 from vaults import bf16_history, history, keys, noise, oid_of, put_all, read_all
 
@@ -363,15 +364,13 @@ def test_a_store_that_is_away_is_no_missing_file(server: Running) -> None:
     assert server.get(data).body == data
 
 
-def test_families_find_the_newest_version(server: Running, tmp_path: Path) -> None:
+def test_families_find_the_newest_version(server: Running) -> None:
     ours, theirs = bf16_history(3, 60_000), history(2, 60_000)
     put_all(server.vault, [ours[0], theirs[0]])
-    families = Families(server.vault)
+    families = Families(server.vault.index)
 
     def base(data: bytes) -> str | None:
-        path = tmp_path / "file"
-        path.write_bytes(data)
-        return families.base(oid_of(data), path)
+        return families.base(oid_of(data), split_source(MemorySource(data)))
 
     assert base(ours[1]) == oid_of(ours[0])
     assert base(ours[2]) == oid_of(ours[1])

@@ -16,7 +16,7 @@ from holdfast.formats.digest import file_md5
 from holdfast.vault import repository
 from holdfast.vault.families import Families
 from holdfast.vault.oids import check_oid
-from holdfast.vault.session import SMALL_BYTES, FileToPut
+from holdfast.vault.session import FileToPut
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -99,17 +99,15 @@ class Vault:
         Raises:
             HoldfastError, OSError: as of `put_file`; none of them counts then.
         """
-        families = Families(self._vault)
         chosen = {path: _oid(base) for path, base in (bases or {}).items()}
         names: dict[str | Path, str] = {}
 
         def files() -> Iterator[FileToPut]:
             for path in paths:
                 oid = names[path] = f"md5:{file_md5(Path(path))}"
-                kin = families.base(oid, path) if Path(path).stat().st_size > SMALL_BYTES else None
-                yield FileToPut(oid, path, chosen.get(path, kin))
+                yield FileToPut(oid, path, chosen.get(path))
 
-        with self._vault.session() as session:
+        with self._vault.session(families=Families(self._vault.index)) as session:
             session.put_many(files())
             session.commit()
         return names

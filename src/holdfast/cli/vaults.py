@@ -1,5 +1,6 @@
 """Which vault a command means, and opening it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def project_vault(project: Project, remote: str | None = None, *, jobs: int) -> 
 def vault_url(project: Project, remote: str | None = None) -> str:
     """Where the project's vault is.
 
-    It is ``remote`` where that is a URL; beside the DVC remote of that name; what ``holdfast.yaml`` says under
+    It is ``remote`` where that is a URL, or a folder's path with a slash in it; beside the DVC remote of that name; what ``holdfast.yaml`` says under
     ``vault.url``; else beside DVC's default remote.
 
     Raises:
@@ -75,6 +76,8 @@ def vault_url(project: Project, remote: str | None = None) -> str:
             )
     sections = remotes(project.root)
     if remote not in sections:
+        if os.sep in remote:
+            return str(Path(remote).expanduser().resolve())
         raise UsageError(f"{remote} is neither a URL nor a DVC remote", hint="`dvc remote list` names them")
     url = str(sections[remote].get("url", ""))
     if url.startswith(("http://", "https://")):

@@ -5,20 +5,16 @@ piece would be cast to is named as a blob is. Of a file all pieces are cast, to 
 find the file that another one is a cast of, some.
 """
 
-import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from holdfast.errors import IntegrityError
-from holdfast.formats.source import FileSource, Source, read_exactly
+from holdfast.formats.source import Source, read_exactly
 from holdfast.vault.codec_elements import ELEMENTS, cast
-from holdfast.vault.config import Config
 from holdfast.vault.reading import blob_id
-from holdfast.vault.split import HALVES, WIDE, Piece, Split, may_be_checkpoint, split_source
+from holdfast.vault.split import HALVES, WIDE, Piece, Split
 
 # pieces of a file that are looked at to find the file that it is a cast of: the shortest
 PIECES_A_FILE = 32
@@ -61,20 +57,15 @@ class CastFiles:
     def __init__(self) -> None:
         self._files: OrderedDict[bytes, str] = OrderedDict()
 
-    def look(self, oid: str, path: Path, config: Config) -> str | None:
+    def look(self, oid: str, source: Source, split: Split) -> str | None:
         """The file that one is a cast of, as far as it is known; that one is known itself from now on.
 
-        Args:
-            oid: its name.
-            path: where it is.
-            config: of the vault, which says how files are cut.
+        Raises:
+            IntegrityError: it ended before its size.
+            OSError: it cannot be read.
         """
-        with contextlib.suppress(IntegrityError, OSError), FileSource(path) as source:
-            if may_be_checkpoint(source):
-                split = split_source(source, block_bytes=config.block_bytes, chunking=config.chunking)
-                self._note(oid, source, split)
-                return self._origin(source, split)
-        return None
+        self._note(oid, source, split)
+        return self._origin(source, split)
 
     def _note(self, oid: str, source: Source, split: Split) -> None:
         for piece in _shortest(piece for piece in split.pieces if piece.dtype == WIDE and piece.slot):

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -165,22 +164,6 @@ def files_of(store: ObjectStore, scratch: Path, jobs: int) -> LocalFiles:
     return FilesInPlace(store.root) if isinstance(store, FolderStore) else DownloadedFiles(store, scratch, jobs)
 
 
-def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Items with their results; the next one is worked on while the caller uses the one before.
-
-    Raises:
-        Exception: what the function raises.
-    """
-    before: tuple[Item, Future[Result]] | None = None
-    for item in items:
-        following = item, _started(function, item)
-        if before is not None:
-            yield before[0], before[1].result()
-        before = following
-    if before is not None:
-        yield before[0], before[1].result()
-
-
 def cut(items: Iterable[Item], size_of: Callable[[Item], int], *, nbytes: int, count: int) -> Iterator[Sequence[Item]]:
     """The items in groups of up to so many bytes and so many items, and never without any."""
     group: list[Item] = []
@@ -194,19 +177,3 @@ def cut(items: Iterable[Item], size_of: Callable[[Item], int], *, nbytes: int, c
         total += size
     if group:
         yield group
-
-
-def _started(function: Callable[[Item], Result], item: Item) -> "Future[Result]":
-    future: Future[Result] = Future()
-
-    def work() -> None:
-        try:
-            result = function(item)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    # a daemon: nobody waits for a download after Ctrl-C
-    threading.Thread(target=work, name="holdfast-download", daemon=True).start()
-    return future

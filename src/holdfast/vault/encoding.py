@@ -4,6 +4,7 @@ The first reading tells whether the file is what its oid says and which of its b
 is sent. So the bases of the new ones can be chosen knowing what restoring the whole file will read.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -15,17 +16,21 @@ from holdfast.vault.bases import BaseChoice, RestoreBudget, most_of_cast
 from holdfast.vault.codec import encode, needs_base, summary_of
 from holdfast.vault.codec_blocks import CODECS
 from holdfast.vault.codec_elements import OPAQUE
+from holdfast.vault.coders import WORTH_BYTES, Coders
 from holdfast.vault.index import Index
 from holdfast.vault.measuring import Bundle, check_split, measure
 from holdfast.vault.pipeline import Pipeline
 from holdfast.vault.reading import Reader, Stored, blob_id, decode_chain
+from holdfast.vault.recent import RecentFiles
 from holdfast.vault.records import MAX_DEPTH, ConflictError, Entry, Recipe, RecipePiece
 from holdfast.vault.sink import PackSink
 from holdfast.vault.split import WIDE, Piece, Split
 
 # a file that is no longer is read once and kept
-KEPT_BYTES = 4 << 20
+KEPT_BYTES = 64 << 20
 PIECES_A_BATCH = 8
+# a shorter piece is encoded before it could be sent to another process
+MIN_SENT_BYTES = 32 << 10
 
 _NUMBERS = {name: number for number, name in enumerate(CODECS)}
 
@@ -113,10 +118,20 @@ class FileEncoder:
         self._submitted: set[bytes] = set()
         self.in_flight: set[str] = set()
         self._md5 = Pipeline(1, 3, "holdfast-md5")
+        self._coders: Coders | None = None
+        self._recent = RecentFiles()
+
+    def expect(self, nbytes: int) -> None:
+        """Prepare for so many bytes of files."""
+        count = min(self._jobs, os.cpu_count() or 1)
+        if nbytes >= WORTH_BYTES and count > 1 and self._coders is None:
+            self._coders = Coders(count, nbytes // count)
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads and processes."""
         self._md5.close()
+        if self._coders is not None:
+            self._coders.close()
 
     def put_bundle(self, bundle: Bundle, on_put: OnPut) -> None:
         """Put small files as one blob.
@@ -141,7 +156,9 @@ class FileEncoder:
 
         if data and name not in self._there([name]):
             self._submitted.add(name)
-            self._pipeline.submit(lambda: _encoded(data, OPAQUE), lambda encoded: self._add(name, len(data), encoded))
+            self._pipeline.submit(
+                lambda: self._encoded(data, OPAQUE), lambda encoded: self._add(name, len(data), encoded)
+            )
         elif data:
             self._tally.known_blobs += 1
         self._pipeline.submit(lambda: None, done)
@@ -214,6 +231,8 @@ class FileEncoder:
             for item in casts:
                 number = measured.casts[item.id]
                 self._submit_cast(file, item, source, measured.ids[number], split.pieces[number])
+        if isinstance(source, MemorySource) and ratio and any(piece.slot for piece in split.pieces):
+            self._recent.add(source, measured.ids, split.pieces)
         recipe = Recipe(oid, source.size, measured.digest, split.format, measured.pieces(split))
         self.in_flight.add(oid)
         self._pipeline.submit(lambda: None, lambda _: self._finish(file, recipe, awaited, failed, on_put))
@@ -304,9 +323,11 @@ class FileEncoder:
         entries: list[Entry] = []
         for item in batch:
             chain = choice.candidate(item.piece.length, item.chain)
-            if not (at_hand and len(chain) == len(item.chain)):
+            if chain and chain[0].id not in self._recent and not (at_hand and len(chain) == len(item.chain)):
                 entries += chain
-            entries += choice.cast(item.piece.length, item.cast)
+            cast = choice.cast(item.piece.length, item.cast)
+            if cast and cast[0].id not in self._recent:
+                entries += cast
         return self._stored(entries, held)
 
     def _stored(self, entries: Sequence[Entry], held: Held) -> Stored:
@@ -330,21 +351,23 @@ class FileEncoder:
         plain = len(data)
         chain = choice.candidate(plain, item.chain) if choice is not None else ()
         cast = choice.cast(plain, item.cast) if choice is not None else ()
-        near: bytes | None = None
-        if chain and base_source is not None and len(chain) == len(item.chain):
+        near = self._recent.plain(chain[0].id) if chain else None
+        wider = self._recent.plain(cast[0].id) if cast else None
+        kept = isinstance(source, MemorySource)
+        if chain and near is None and base_source is not None and len(chain) == len(item.chain):
             near = _near(base_source, item.base_at, plain, chain[0].id)
 
         def work() -> Encoded | HoldfastError:
-            if blob_id(data) != item.id:
+            if not kept and blob_id(data) != item.id:
                 return _changed(source)
-            if cast and (wide := self._base(cast, stored, held)) is not None:
-                derived = _encoded(data, item.piece.dtype, wide, cast, WIDE)
+            if cast and (wide := wider or self._base(cast, stored, held)) is not None:
+                derived = self._encoded(data, item.piece.dtype, wide, cast, WIDE)
                 if len(derived.blob) <= most_of_cast(plain):
                     return derived
             base = near
             if chain and base is None:
                 base = self._base(chain, stored, held)
-            return _encoded(data, item.piece.dtype, base, chain if base is not None else ())
+            return self._encoded(data, item.piece.dtype, base, chain if base is not None else ())
 
         def done(result: Encoded | HoldfastError) -> None:
             if isinstance(result, HoldfastError):
@@ -356,7 +379,7 @@ class FileEncoder:
                 if result.chain is not cast:
                     choice.tried(plain, len(result.blob))
                 if not choice.budget.allows(plain, len(result.blob), result.chain):
-                    result = _encoded(data, item.piece.dtype)
+                    result = self._encoded(data, item.piece.dtype)
             if choice is not None:
                 choice.budget.encoded(plain, len(result.blob), result.chain)
             self._add(item.id, plain, result)
@@ -369,13 +392,14 @@ class FileEncoder:
         data = read_exactly(source, item.piece.offset, item.piece.length)
         base = read_exactly(source, piece.offset, piece.length)
         chain = self._lookup([wide]).get(wide, [])
+        kept = isinstance(source, MemorySource)
 
         def work() -> Encoded | HoldfastError:
-            if blob_id(data) != item.id or blob_id(base) != wide:
+            if not kept and (blob_id(data) != item.id or blob_id(base) != wide):
                 return _changed(source)
             if not chain or chain[0].depth >= MAX_DEPTH:
-                return _encoded(data, item.piece.dtype)
-            return _encoded(data, item.piece.dtype, base, chain, WIDE)
+                return self._encoded(data, item.piece.dtype)
+            return self._encoded(data, item.piece.dtype, base, chain, WIDE)
 
         def done(result: Encoded | HoldfastError) -> None:
             if isinstance(result, HoldfastError):
@@ -395,6 +419,24 @@ class FileEncoder:
         except (IntegrityError, KeyError):
             return None
 
+    def _encoded(
+        self,
+        data: bytes,
+        dtype: str,
+        base: bytes | None = None,
+        chain: Sequence[Entry] = (),
+        base_dtype: str | None = None,
+    ) -> Encoded:
+        if self._coders is not None and len(data) >= MIN_SENT_BYTES:
+            blob = self._coders.encode(data, dtype, base, base_dtype)
+        else:
+            blob = encode(data, dtype, base, base_dtype=base_dtype)
+        nbytes: dict[str, int] = {}
+        for block in summary_of(blob).blocks:
+            nbytes[block.codec] = nbytes.get(block.codec, 0) + block.nbytes
+        kind = _NUMBERS[max(nbytes, key=lambda codec: nbytes[codec])] if nbytes else 0
+        return Encoded(blob, chain if base is not None and needs_base(blob) else (), kind)
+
     def _add(self, name: bytes, plain: int, encoded: Encoded) -> None:
         self._submitted.discard(name)
         if name in self._sink.entries:
@@ -407,17 +449,6 @@ class FileEncoder:
 
 def _changed(source: Source) -> IntegrityError:
     return IntegrityError(f"{source.name} was changed while it was read")
-
-
-def _encoded(
-    data: bytes, dtype: str, base: bytes | None = None, chain: Sequence[Entry] = (), base_dtype: str | None = None
-) -> Encoded:
-    blob = encode(data, dtype, base, base_dtype=base_dtype)
-    nbytes: dict[str, int] = {}
-    for block in summary_of(blob).blocks:
-        nbytes[block.codec] = nbytes.get(block.codec, 0) + block.nbytes
-    kind = _NUMBERS[max(nbytes, key=lambda codec: nbytes[codec])] if nbytes else 0
-    return Encoded(blob, chain if base is not None and needs_base(blob) else (), kind)
 
 
 def _near(source: Source, offset: int, count: int, name: bytes) -> bytes | None:

@@ -9,14 +9,13 @@ import contextlib
 import heapq
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from holdfast.errors import IntegrityError
-from holdfast.formats.source import FileSource
+from holdfast.vault.index import Index
 from holdfast.vault.records import unpack_pieces
-from holdfast.vault.repository import Vault
-from holdfast.vault.split import may_be_checkpoint, split_source
+from holdfast.vault.split import Split
 
 # of a file so many slots are looked at, the least ones: two versions have most of them in common
 SLOTS_A_FILE = 64
@@ -29,18 +28,20 @@ class Families:
     """Knows for each slot which file had it last; may be used from many threads.
 
     Args:
-        vault: whose files.
+        index: of the vault whose files they are.
+        place: where a file is on this machine, if it is.
     """
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, index: Index, place: Callable[[str], Path | None] = lambda _oid: None) -> None:
+        self._index = index
+        self.place = place
         self._lock = threading.Lock()
         self._newest: OrderedDict[int, str] = OrderedDict()
         self._begun = False
 
-    def base(self, oid: str, path: "str | Path") -> str | None:
+    def base(self, oid: str, split: Split) -> str | None:
         """The file that another one may be stored against; that one is then the newest itself."""
-        slots = self._slots(path)
+        slots = _least(piece.slot for piece in split.pieces)
         if not slots:
             return None
         with self._lock:
@@ -52,20 +53,12 @@ class Families:
         found.pop(oid, None)
         return min(found, key=lambda other: (-found[other], other)) if found else None
 
-    def _slots(self, path: "str | Path") -> list[int]:
-        config = self._vault.config
-        with contextlib.suppress(IntegrityError, OSError), FileSource(Path(path)) as source:
-            if may_be_checkpoint(source):
-                split = split_source(source, block_bytes=config.block_bytes, chunking=config.chunking)
-                return _least(piece.slot for piece in split.pieces)
-        return []
-
     def _begin(self) -> None:
         query = (
             "SELECT oid, pieces FROM recipes WHERE format != 'bytes' AND segment IN {active} "
             f"ORDER BY segment DESC, oid LIMIT {FILES_BEFORE}"
         )
-        for oid, pieces in reversed(self._vault.index.rows(query)):
+        for oid, pieces in reversed(self._index.rows(query)):
             with contextlib.suppress(IntegrityError):
                 self._note(oid, _least(piece.slot for piece in unpack_pieces(pieces)))
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.errors import HoldfastError, PartlyDoneError
+from holdfast.objectstore.parallel import one_ahead
 from holdfast.objectstore.store import ObjectStore
 from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
 from holdfast.repo.workspace import Project
 from holdfast.vault.casts import CastFiles
 from holdfast.vault.chains import chain_order
-from holdfast.vault.downloading import LocalFiles, cut, files_of, one_ahead
+from holdfast.vault.downloading import LocalFiles, cut, files_of
 from holdfast.vault.families import Families
 from holdfast.vault.layout import is_listing, is_run, key_of, list_contents
 from holdfast.vault.oids import WrongNameError
@@ -26,7 +27,6 @@ from holdfast.vault.records import ConflictError
 from holdfast.vault.repository import MAX_RESTORE_RATIO, Vault
 from holdfast.vault.scratch import scratch_folder
 from holdfast.vault.session import FileToPut, RevokedError, Session, Statistics
-from holdfast.vault.split import MIN_CHECKPOINT_BYTES
 
 Progress = Callable[[int, int], None]
 NAMES_SHOWN = 3
@@ -204,7 +204,7 @@ class _Import:
     _done: int = 0
 
     def __post_init__(self) -> None:
-        self._families = Families(self.vault)
+        self._families = Families(self.vault.index, self._at_hand)
         self._total = sum(map(self._size, self.items))
         for place, item in enumerate(self.items):
             if item.base is not None:
@@ -242,14 +242,19 @@ class _Import:
 
     def _send(self, group: Sequence[_Item], claims: Collection[str]) -> Statistics:
         """One session, to its commit."""
-        with self.vault.session(max_restore_ratio=MAX_RESTORE_RATIO if self.delta else 0.0) as session:
+        with self.vault.session(
+            max_restore_ratio=MAX_RESTORE_RATIO if self.delta else 0.0,
+            families=self._families if self.delta else None,
+            casts=self._casts if self.delta else None,
+        ) as session:
+            session.expect(sum(map(self._size, group)))
             known = session.known([*claims, *(item.oid for item in group)])
             session.claim(known)
             # what was there when it was planned, and which a collector has taken away since
             lost = [_Item(oid) for oid in claims if oid not in known]
             end = self._place + len(group)
             batches = cut([*group, *lost], self._size, nbytes=self.limits.batch_bytes, count=self.limits.batch_files)
-            for batch, missing in one_ahead(lambda batch: self._fetch(batch, known), batches):
+            for batch, missing in one_ahead((batch, self._fetch(batch, known)) for batch in batches):
                 self._put(session, [item for item in batch if item.oid not in known], missing)
                 self._advance(sum(self._size(item) for item in batch if item.oid in known))
                 self._place = min(self._place + len(batch), end)
@@ -273,14 +278,13 @@ class _Import:
         session.put_many(files, fail, lambda _oid, size: self._advance(size))
 
     def _file(self, item: _Item) -> FileToPut:
-        path, base = self.files.path(item.oid), item.base
-        if self.delta and self._size(item) >= MIN_CHECKPOINT_BYTES:
-            like = self._families.base(item.oid, path)
-            base = like if item.stray else base
-        place = self.files.path(base) if base else None
-        at_hand = place if place is not None and place.exists() else None
-        cast = self._casts.look(item.oid, path, self.vault.config) if self.delta else None
-        return FileToPut(item.oid, path, base, at_hand, math.inf if item.cold else None, cast)
+        base = None if item.stray else item.base or ""
+        at_hand = self._at_hand(base) if base else None
+        return FileToPut(item.oid, self.files.path(item.oid), base, at_hand, math.inf if item.cold else None)
+
+    def _at_hand(self, oid: str) -> Path | None:
+        path = self.files.path(oid)
+        return path if path.exists() else None
 
     def _size(self, item: _Item) -> int:
         return self.plan.sizes[item.oid]

@@ -312,9 +312,9 @@ def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: 
     vault.refresh()
     with (
         TemporaryDirectory(prefix="holdfast-repack-", dir=scratch) as folder,
-        vault.session(claiming=False, leaving=plan.packs) as session,
+        vault.session(claiming=False, leaving=plan.packs, casts=CastFiles()) as session,
     ):
-        casts = CastFiles()
+        session.expect(total)
         before: tuple[str, Path] | None = None
         for number, file in enumerate(plan.files):
             known = session.known([file.oid])
@@ -323,8 +323,7 @@ def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: 
                 vault.get(file.oid, path)
                 base_path = before[1] if before is not None and before[0] == file.base else None
                 ratio = math.inf if file.cold else None
-                cast = casts.look(file.oid, path, vault.config)
-                session.put_many([FileToPut(file.oid, path, file.base or None, base_path, ratio, cast)])
+                session.put_many([FileToPut(file.oid, path, file.base, base_path, ratio)])
                 if before is not None:
                     before[1].unlink()
                 before = (file.oid, path)

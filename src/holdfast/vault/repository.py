@@ -12,9 +12,11 @@ from typing import BinaryIO, TypeAlias
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore
+from holdfast.vault.casts import CastFiles
 from holdfast.vault.chunk import chunking_of
 from holdfast.vault.config import BLOCK_BYTES, KEY, PACK_BYTES, Config, read_config
 from holdfast.vault.counting import CountingStore
+from holdfast.vault.families import Families
 from holdfast.vault.index import Index
 from holdfast.vault.journal import begin_session
 from holdfast.vault.oids import check_oid
@@ -188,6 +190,8 @@ class Vault:
         resume: bool = True,
         claiming: bool = True,
         leaving: Collection[str] = (),
+        families: Families | None = None,
+        casts: CastFiles | None = None,
     ) -> Session:
         """Announce a session, or go on with one of this machine that was interrupted.
 
@@ -198,6 +202,7 @@ class Vault:
             resume: whether to go on with what was interrupted.
             claiming: whether the files that are put are claimed.
             leaving: packs upon which nothing shall be built: what they have is put again.
+            families, casts: as of `Session`.
 
         Raises:
             DamagedTableError, DamagedVaultError: a segment of the index, or a condemned generation, is damaged.
@@ -217,6 +222,8 @@ class Vault:
                 jobs=self.jobs,
                 max_restore_ratio=max_restore_ratio,
                 claiming=claiming,
+                families=families,
+                casts=casts,
                 requests_before=before,
             )
         except BaseException:

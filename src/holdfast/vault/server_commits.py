@@ -75,7 +75,7 @@ class Committer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vault, self._metrics, self._log, self._clock = vault, metrics, log, clock
-        self._families = Families(vault)
+        self._families = Families(vault.index)
         self._claimed: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
         self._arriving = 0
@@ -168,7 +168,7 @@ class Committer:
     def _try(self, wishes: list[_Wish], group: "_Group", more: Callable[[int, int], list[_Wish]]) -> None:
         """One session for the wishes, to which those are added that come meanwhile."""
         part = list(wishes)
-        with self._vault.session() as session:
+        with self._vault.session(families=self._families) as session:
             while part:
                 self._put(session, [wish for wish in part if wish.upload is not None], group)
                 self._claim(session, [wish for wish in part if wish.upload is None], group)
@@ -200,8 +200,7 @@ class Committer:
         def files() -> Iterator[FileToPut]:
             for wish in wishes:
                 if wish.upload is not None and wish.oid not in group.failed:
-                    base = None if wish.oid in known else self._families.base(wish.oid, wish.upload.path)
-                    yield FileToPut(wish.oid, wish.upload.path, base)
+                    yield FileToPut(wish.oid, wish.upload.path)
 
         session.put_many(files(), fail)
         group.claimed |= set(oids) - group.failed.keys()

@@ -18,9 +18,11 @@ from blake3 import blake3
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.source import FileSource, Source, read_exactly
 from holdfast.objectstore.store import StoreError
+from holdfast.vault.casts import CastFiles
 from holdfast.vault.config import Config
 from holdfast.vault.counting import CountingStore
 from holdfast.vault.encoding import FileEncoder, Tally
+from holdfast.vault.families import Families
 from holdfast.vault.index import Index
 from holdfast.vault.journal import Journal
 from holdfast.vault.measuring import Bundle
@@ -51,10 +53,12 @@ class FileToPut(NamedTuple):
     Attributes:
         oid: its name.
         path: where it is.
-        base_oid: another version of it, against which its parts may be stored.
+        base_oid: another version of it, against which its parts may be stored; None for what the session's families
+            know, empty for none at all.
         base_path: where that is, if it is on this machine; saves fetching it.
         max_restore_ratio: as of `Session`, for this file; None for the session's.
-        cast_oid: a file of which it may be a cast, with the same tensors in wider numbers.
+        cast_oid: a file of which it may be a cast, with the same tensors in wider numbers; None for what the session's
+            casts know.
     """
 
     oid: str
@@ -124,6 +128,8 @@ class Session:
         max_restore_ratio: restoring a file may read so much of its own size before its blobs take no more deltas;
             0 for no deltas.
         claiming: whether the files that are put are claimed, since somebody is told that they are there.
+        families: knows other versions of files that come without; None for nobody.
+        casts: knows what files are casts of; None for nobody.
     """
 
     def __init__(
@@ -136,14 +142,18 @@ class Session:
         jobs: int,
         max_restore_ratio: float,
         claiming: bool = True,
+        families: Families | None = None,
+        casts: CastFiles | None = None,
         requests_before: int = 0,
     ) -> None:
         self.id = journal.session
         self._store, self._config, self._index, self._journal = store, config, index, journal
         self._requests_before = requests_before
+        self._families, self._casts = families, casts
         self._sink = PackSink(store, journal, config.pack_bytes, claiming)
         self._sent_before = sum(journal.packs.values()), len(journal.packs)
-        self._pipeline = Pipeline(jobs)
+        # threads beyond the processors only wait for one another
+        self._pipeline = Pipeline(min(jobs, os.cpu_count() or 1))
         self._tally = Tally()
         self._encoder = FileEncoder(
             store, index, self._sink, self._pipeline, self._tally, jobs=jobs, max_restore_ratio=max_restore_ratio
@@ -168,6 +178,10 @@ class Session:
         known = self._index.standing(oids)
         known.update(oid for oid in oids if oid in self._sink.recipes or oid in self._encoder.in_flight)
         return known
+
+    def expect(self, nbytes: int) -> None:
+        """Prepare for files of so many bytes: it takes a moment, and pays where they are many."""
+        self._encoder.expect(nbytes)
 
     def claim(self, oids: Iterable[str]) -> None:
         """Say in this session's segment that these files, of `known`, were acknowledged: collectors then leave them."""
@@ -324,18 +338,26 @@ class Session:
                 return
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(FileSource(Path(file.path)))
-                base = stack.enter_context(FileSource(Path(file.base_path))) if file.base_path else None
+                split = self._split(source)
+                base_oid, base_path, cast_oid = file.base_oid, file.base_path, file.cast_oid
+                if self._families is not None:
+                    kin = self._families.base(file.oid, split)
+                    if base_oid is None and kin is not None:
+                        base_oid, base_path = kin, self._families.place(kin)
+                if self._casts is not None and cast_oid is None:
+                    cast_oid = self._casts.look(file.oid, source, split)
+                base = stack.enter_context(FileSource(Path(base_path))) if base_path else None
                 self._encoder.put(
                     file.oid,
                     source,
-                    self._split(source),
+                    split,
                     digests.get(file.oid),
                     failed,
                     on_put,
-                    file.base_oid,
+                    base_oid or None,
                     base,
                     file.max_restore_ratio,
-                    file.cast_oid,
+                    cast_oid,
                 )
         except IntegrityError as error:
             failed(file.oid, error)

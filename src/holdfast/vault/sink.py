@@ -13,6 +13,7 @@ from holdfast.vault.records import Entry, Recipe
 
 # packs on their way at a time; with the one that is being filled they bound what a session holds in memory
 UPLOADS = 2
+FIRST_SHARE = 8
 
 
 @dataclass
@@ -94,7 +95,9 @@ class PackSink:
         self._uploads.close()
 
     def _seal_if_full(self) -> None:
-        if self._builder.nbytes >= self.pack_bytes or len(self._builder.listing.recipes) >= MAX_RECIPES:
+        # the first ones are short, so that the link is not idle until a long one is full
+        target = max(self.pack_bytes // FIRST_SHARE, min(self.pack_bytes, sum(self.packs.values()) // 2))
+        if self._builder.nbytes >= target or len(self._builder.listing.recipes) >= MAX_RECIPES:
             self._seal()
 
     def _seal(self) -> None:

@@ -13,7 +13,7 @@ from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
 from holdfast.repo.workspace import Project
 from holdfast.vault.families import Families
 from holdfast.vault.repository import Vault
-from holdfast.vault.session import SMALL_BYTES, FileToPut, RevokedError, Statistics
+from holdfast.vault.session import FileToPut, RevokedError, Statistics
 
 # DVC protects what is in its cache: a file that can be written is one that somebody changed
 CACHED_MODE = 0o444
@@ -270,15 +270,21 @@ def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: b
         done += size
         progress(done, total, session.statistics().stored_bytes)
 
-    with vault.session(max_restore_ratio=1.0 if delta else 0.0) as session:
+    def place(oid: str) -> Path | None:
+        path = object_path(cache, *_key(oid))
+        return path if path.exists() else None
+
+    families = Families(vault.index, place) if delta else None
+    with vault.session(max_restore_ratio=1.0 if delta else 0.0, families=families) as session:
         known = session.known(wanted.names)
         session.claim(known)
         sizes = ((oid, _size(wanted.places[oid])) for oid in wanted.names if oid not in known)
         here = {oid: size for oid, size in sizes if size is not None}
         total = sum(here.values())
+        session.expect(total)
         bases = session.known([_oid(key) for key in lineage.paths])
         files = _ordered(here, wanted, lineage, cache, bases)
-        session.put_many(_with_families(vault, files, here, cache) if delta else files, fail, put)
+        session.put_many(files, fail, put)
         return _Sent(session.commit(), known, here, failed)
 
 
@@ -306,20 +312,6 @@ def _ordered(
             place = object_path(cache, *base)
             yield FileToPut(oid, wanted.places[oid], _oid(base), place if place.exists() else None)
         bases.add(oid)
-
-
-def _with_families(
-    vault: Vault, files: Iterable[FileToPut], sizes: Mapping[str, int], cache: Path
-) -> Iterator[FileToPut]:
-    """The files, those without another version that history knows with one that is made of the same tensors."""
-    families = Families(vault)
-    for file in files:
-        other = families.base(file.oid, file.path) if sizes[file.oid] > SMALL_BYTES else None
-        if file.base_oid is not None or other is None:
-            yield file
-        else:
-            place = object_path(cache, *_key(other))
-            yield file._replace(base_oid=other, base_path=place if place.exists() else None)
 
 
 def _key(oid: str) -> ObjectKey:
