@@ -48,6 +48,8 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/vault_small_files.py
 	python benchmarks/vault_memory.py
 	python benchmarks/vault_report.py
+	python benchmarks/registry_speed.py
+	python benchmarks/gate_coverage.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

@@ -156,9 +156,9 @@ def test_deprecated_versions_of_the_registry(tmp_path: Path) -> None:
     model.write_text(f"{text}deprecations: {{v1: a, v2: b, v3: c, v4: d}}\n")
     assert "use.py:2:5: `faces/finder@v2` is deprecated (b)\n" in world.holdfast("check", code=1).stdout
     model.write_text(f"{text}deprecations: {{v9: gone}}\n")
-    assert "deprecates v9, of which there is no file" in world.holdfast("check", code=1).stderr
+    assert "'deprecations' names 'v9', of which there is no file" in world.holdfast("check", code=13).stderr
     model.write_text(f"{text}deprecations: [v1]\n")
-    assert re.search(r"model\.yaml:5: deprecations is a list", world.holdfast("check", code=1).stderr)
+    assert "line 5: 'deprecations' should be a mapping" in world.holdfast("check", code=13).stderr
 
 
 def hook() -> dict[str, object]:

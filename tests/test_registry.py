@@ -18,9 +18,11 @@ import yaml
 from holdfast.errors import UsageError
 from holdfast.formats.digest import file_md5
 from holdfast.formats.safetensors import file_weights_digest
-from holdfast.registry.entries import EntryError, Version, dump_version, parse_version
-from holdfast.registry.promotion import StableFileError, promote_checkpoint
+from holdfast.registry.document import EntryError
+from holdfast.registry.entries import Version, parse_version
+from holdfast.registry.promotion import Candidate, StableFileError, promote_checkpoint
 from holdfast.registry.store import Registry, UnknownModelError
+from holdfast.registry.writing import dump_version
 from holdfast.runs.checkpoint import NoWeightsError, save_checkpoint
 
 MODEL = "digits/classifier"
@@ -48,9 +50,8 @@ def checkpoint(path: Path, value: float) -> Path:
 
 
 def promote(root: Path, source: Path):
-    return promote_checkpoint(
-        root, MODEL, source, today=DAY, config={"input": [8, 8]}, params={}, metrics={"accuracy": 0.9}
-    )
+    config = yaml.safe_dump({"model": MODEL, "input": [8, 8]}, sort_keys=False).encode()
+    return promote_checkpoint(root, MODEL, Candidate(source, config=config, metrics={"accuracy": 0.9}), today=DAY)
 
 
 def test_a_version_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -249,7 +250,12 @@ def test_promotion_puts_the_weights_at_the_stable_path(tmp_path: Path) -> None:
     assert (version.date, version.source["run"]) == ("2026-11-20", "outputs/run")
     assert yaml.safe_load((stable.with_suffix(".yaml")).read_text()) == {"model": MODEL, "input": [8, 8]}
     assert source.read_bytes() == before
-    assert sorted(p.name for p in stable.parent.iterdir()) == ["classifier.safetensors", "classifier.yaml"]
+    assert sorted(p.name for p in stable.parent.iterdir()) == [
+        "README.md",
+        "classifier.md",
+        "classifier.safetensors",
+        "classifier.yaml",
+    ]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -331,7 +337,7 @@ def test_a_draft_that_an_alias_names_stays(tmp_path: Path) -> None:
     world(tmp_path)
     promote(tmp_path, checkpoint(tmp_path / "2/best_model.pt", 2.0))
     file = tmp_path / "registry/digits/classifier/model.yaml"
-    file.write_text(file.read_text().replace("aliases: {}", "aliases: {staging: v2}"))
+    file.write_text(file.read_text().replace("production: v2", "staging: v2"))
 
     assert promote(tmp_path, checkpoint(tmp_path / "3/best_model.pt", 3.0)).version.name == "v3"
     assert version_names(tmp_path) == ["v1", "v2", "v3"]
@@ -346,7 +352,7 @@ def test_nothing_is_written_when_the_version_cannot_be(tmp_path: Path, metrics: 
 
     two = checkpoint(tmp_path / "2/best_model.pt", 2.0)
     with pytest.raises(EntryError):
-        promote_checkpoint(tmp_path, MODEL, two, today=DAY, config={}, params={}, metrics=metrics)
+        promote_checkpoint(tmp_path, MODEL, Candidate(two, metrics=metrics), today=DAY)
     assert stable.read_bytes() == before
     assert version_names(tmp_path) == ["v1"]
     assert Registry(tmp_path).model(MODEL).current == "v1"
@@ -356,7 +362,7 @@ def test_nothing_is_written_when_the_model_cannot_be_edited(tmp_path: Path) -> N
     stable = world(tmp_path)
     before = stable.read_bytes()
     file = tmp_path / "registry/digits/classifier/model.yaml"
-    file.write_text(file.read_text().replace("aliases: {}", "aliases: {p: v1, p: v1}"))
+    file.write_text(file.read_text().replace("  production: v1", "  p: v1\n  p: v1"))
 
     with pytest.raises(EntryError, match="'p' comes twice"):
         promote(tmp_path, checkpoint(tmp_path / "2/best_model.pt", 2.0))

@@ -26,7 +26,7 @@ COMMANDS = {
     "pull": ("holdfast.cli.transfer:pull", "Bring objects from the vault and check them out."),
     "push": ("holdfast.cli.transfer:push", "Send cached objects to the vault."),
     "refs": ("holdfast.cli.refs", "Show which scripts, notebooks and configurations refer to files."),
-    "registry": ("holdfast.cli.registry", "See registered models and their versions."),
+    "registry": ("holdfast.cli.registry", "Register versions of models; see, move and undo what is in use."),
     "report": ("holdfast.cli.report", "Write reports of what was found."),
     "runs": ("holdfast.cli.runs", "List and check the folders of training runs."),
     "scan": ("holdfast.cli.scan", "List the model files of a tree, what they are and who uses them."),

@@ -1,89 +1,38 @@
-"""``holdfast registry``."""
-
-from pathlib import Path
-from typing import Any
+"""``holdfast registry``: the group, whose verbs are loaded when they are called."""
 
 import click
 
-from holdfast.cli.groups import Noun
-from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
-from holdfast.registry.entries import Model, Version
-from holdfast.registry.store import Registry
-from holdfast.repo.workspace import find_project
+from holdfast.cli.groups import LazyGroup
 
-REVISION_DIGITS = 7
+VERBS = {
+    "assign": ("holdfast.cli.registry_labels:assign", "Put an alias on a version."),
+    "consolidate": (
+        "holdfast.cli.registry_consolidate:consolidate",
+        "Keep, register and archive runs, as a plan first.",
+    ),
+    "deprecate": ("holdfast.cli.registry_labels:deprecate", "Say that a version is not to be used any more."),
+    "diff": ("holdfast.cli.registry_history:diff", "Say how two versions differ."),
+    "export": ("holdfast.cli.registry_exchange:export", "Write the registry as one file."),
+    "get": ("holdfast.cli.registry_objects:get", "Write a version's file, without a checkout."),
+    "history": ("holdfast.cli.registry_history:history", "Show what changed, or what each label was on that day."),
+    "import": ("holdfast.cli.registry_exchange:import_", "Register what another registry's file lists."),
+    "list": ("holdfast.cli.registry_show:list_", "List the models."),
+    "promote": ("holdfast.cli.registry_promote:promote", "Judge a checkpoint, and put it into use where it passes."),
+    "protect": ("holdfast.cli.registry_labels:protect", "Keep an alias from being moved by accident."),
+    "register": ("holdfast.cli.registry_register:register", "Register a file or folder as a version."),
+    "resolve": ("holdfast.cli.registry_resolve:resolve", "Mend what a merge left of the registry."),
+    "rm": ("holdfast.cli.registry_rm:remove", "Show what stands in the way of removing a version; remove it."),
+    "rollback": ("holdfast.cli.registry_rollback:rollback", "Put the version before into use again."),
+    "select": ("holdfast.cli.registry_select:select", "Say which version to use."),
+    "show": ("holdfast.cli.registry_show:show", "Show the versions of a model, with what they reached."),
+    "sign": ("holdfast.cli.registry_sign:sign", "Sign a version's bytes."),
+    "tag": ("holdfast.cli.registry_tag:tag", "Make git tags for versions and aliases, in GTO's form."),
+    "unassign": ("holdfast.cli.registry_labels:unassign", "Take an alias off."),
+    "unprotect": ("holdfast.cli.registry_labels:unprotect", "Let an alias be moved freely again."),
+    "verify": ("holdfast.cli.registry_objects:verify", "Check files, labels and every version's bytes."),
+}
 
 
-@click.group("registry", cls=Noun)
+@click.group("registry", cls=LazyGroup, table=VERBS)
 def command() -> None:
-    """See registered models and their versions."""
-
-
-@command.command("show")
-@click.argument("model", required=False)
-@form_options
-def show(model: str | None, form: Form) -> None:
-    """Show the versions of MODEL (app/name), or of every model.
-
-    \b
-    Example:
-      holdfast registry show digits/classifier
-    """
-    registry = Registry(find_project(Path.cwd()).root)
-    models = [registry.model(model)] if model else registry.models()
-    payload = {"format": "holdfast registry show 1", "models": [_payload(item) for item in models]}
-    blocks: list[Table | str] = [_table(item) for item in models]
-    blocks = blocks or ["Nothing is registered yet: `dvc repro` registers the first version."]
-    emit(form, payload, blocks)
-
-
-def _table(model: Model) -> Table:
-    metrics = list(dict.fromkeys(name for version in model.versions for name in version.metrics))
-    labels = {version.name: _labels(model, version) for version in model.versions}
-    columns = ["version", "labels", *metrics, "size", "date", "commit"]
-    rows = [
-        [
-            version.name,
-            labels[version.name],
-            *(_number(version.metrics.get(name)) for name in metrics),
-            human_bytes(version.size),
-            version.date,
-            version.source.get("rev", "")[:REVISION_DIGITS],
-        ]
-        for version in reversed(model.versions)
-    ]
-    title = f"{model.id}, {plural(len(model.versions), 'version')}"
-    title += f": {model.description}" if model.description else ""
-    return Table(columns, rows, title, frozenset({*metrics, "size"}), spare=["commit", "date", *reversed(metrics)])
-
-
-def _labels(model: Model, version: Version) -> str:
-    aliases = sorted(alias for alias, name in model.aliases.items() if name == version.name)
-    return ", ".join((["current"] if model.current == version.name else []) + aliases)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _payload(model: Model) -> dict[str, Any]:
-    return {
-        "model": model.id,
-        "description": model.description,
-        "current": model.current,
-        "aliases": dict(model.aliases),
-        "versions": [
-            {
-                "version": version.name,
-                "path": version.path,
-                "oid": version.oid,
-                "size": version.size,
-                "weights": version.weights,
-                "date": version.date,
-                "source": dict(version.source),
-                "params": dict(version.params),
-                "metrics": dict(version.metrics),
-            }
-            for version in model.versions
-        ],
-    }
+    """Register versions of models, and see, move and undo what is in use."""
