@@ -97,6 +97,8 @@ def test_figures(world: World) -> None:
     stored = sum(path.stat().st_size for path in packs(world))
     assert found["stored_bytes"] == stored
     assert found["ratio"] == pytest.approx(found["raw_bytes"] / stored)
+    assert found["fetch_requests"] == 3 + found["segments"] + found["packs"]  # each is shorter than a request
+    assert found["dollars_a_month"] == pytest.approx((stored + found["index_bytes"]) * 0.015e-9)
     assert found["formats"]["torch zip"]["files"] == 2
     assert found["codecs"]["delta"]["blobs"] >= 1
     assert "times smaller" in world.holdfast("vault", "stats").stdout

@@ -148,7 +148,11 @@ def stats(remote: str | None, jobs: int, form: Form) -> None:
         vault.refresh()
         result, url = vault_stats(vault), vault.url
     payload = {"format": "holdfast vault stats 1", "vault": url, "ratio": result.ratio, **asdict(result)}
-    emit(form, {**payload, "dollars_a_month": result.dollars_a_month}, list(_stats(result, url)))
+    emit(
+        form,
+        {**payload, "dollars_a_month": result.dollars_a_month, "dollars_a_fetch": result.dollars_a_fetch},
+        list(_stats(result, url)),
+    )
 
 
 @command.command()
@@ -239,7 +243,8 @@ def _stats(result: VaultStats, url: str) -> Iterator[str | Table]:
     yield (
         f"{plural(result.files, 'file')} of {human_bytes(result.raw_bytes)} take {human_bytes(result.stored_bytes)} in "
         f"{plural(result.packs, 'pack')}: {result.ratio:.2f} times smaller; {human_bytes(result.plain_bytes)} are left "
-        f"once nothing is there twice. On R2 {result.dollars_a_month:.2g} $ a month."
+        f"once nothing is there twice. On R2 {result.dollars_a_month:.2g} $ a month; fetching all of it takes some "
+        f"{plural(result.fetch_requests, 'request')}, {result.dollars_a_fetch:.2g} $."
     )
     if result.condemned_bytes:
         yield f"Besides, {human_bytes(result.condemned_bytes)} are replaced and wait for `holdfast vault purge`."

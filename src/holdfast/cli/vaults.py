@@ -52,8 +52,8 @@ def project_vault(project: Project, remote: str | None = None, *, jobs: int) -> 
 def vault_url(project: Project, remote: str | None = None) -> str:
     """Where the project's vault is.
 
-    It is ``remote`` where that is a URL, or a folder's path with a slash in it; beside the DVC remote of that name; what ``holdfast.yaml`` says under
-    ``vault.url``; else beside DVC's default remote.
+    It is ``remote`` where that is a URL, or a folder's path with a slash in it; beside the DVC remote of that name;
+    what ``holdfast.yaml`` says under ``vault.url``; else beside DVC's default remote.
 
     Raises:
         UsageError: none is named, or there is no such remote.

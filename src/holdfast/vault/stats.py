@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from holdfast.objectstore.bucket import MERGED_BYTES
 from holdfast.vault.codec_blocks import CODECS
 from holdfast.vault.repository import Vault
 
 # R2, https://developers.cloudflare.com/r2/pricing/
 DOLLARS_A_GB_MONTH = 0.015
+DOLLARS_A_READ = 0.36 / 10**6
 GB = 10**9
 
 
@@ -41,6 +43,7 @@ class VaultStats:
         index_bytes: of the segments.
         packs: that segments name, and that are not condemned.
         segments: that count.
+        fetch_requests: how many it takes to fetch all of it, at least.
         formats: by name.
         codecs: by name.
     """
@@ -53,6 +56,7 @@ class VaultStats:
     index_bytes: int
     packs: int
     segments: int
+    fetch_requests: int
     formats: Mapping[str, FormatStats]
     codecs: Mapping[str, CodecStats]
 
@@ -60,6 +64,11 @@ class VaultStats:
     def ratio(self) -> float:
         """How many times smaller than the files the packs are; 1 for an empty vault."""
         return self.raw_bytes / self.stored_bytes if self.stored_bytes else 1.0
+
+    @property
+    def dollars_a_fetch(self) -> float:
+        """What fetching all of it costs on R2, which takes nothing for the bytes."""
+        return self.fetch_requests * DOLLARS_A_READ
 
     @property
     def dollars_a_month(self) -> float:
@@ -104,6 +113,8 @@ def vault_stats(vault: Vault) -> VaultStats:
         index_bytes=index_bytes,
         packs=len(packs),
         segments=segments,
+        # the configuration, two listings, the segments; of each pack parts as long as they come together
+        fetch_requests=3 + segments + sum(-(-size // MERGED_BYTES) for size in packs.values()),
         formats=formats,
         codecs=codecs,
     )
