@@ -66,5 +66,5 @@ $(INSTALLED_RUN): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt $(INSTALLED_RUN)
-	$(INSTALL) -e ".[train,dev,fast]"
+	$(INSTALL) -e ".[train,dev,fast,sign]"
 	@touch $@

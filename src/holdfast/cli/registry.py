@@ -15,7 +15,7 @@ VERBS = {
     "export": ("holdfast.cli.registry_exchange:export", "Write the registry as one file."),
     "get": ("holdfast.cli.registry_objects:get", "Write a version's file, without a checkout."),
     "history": ("holdfast.cli.registry_history:history", "Show what changed, or what each label was on that day."),
-    "import": ("holdfast.cli.registry_exchange:import_", "Register what another registry's file lists."),
+    "import": ("holdfast.cli.registry_exchange:import_", "Register what another registry lists."),
     "list": ("holdfast.cli.registry_show:list_", "List the models."),
     "promote": ("holdfast.cli.registry_promote:promote", "Judge a checkpoint, and put it into use where it passes."),
     "protect": ("holdfast.cli.registry_labels:protect", "Keep an alias from being moved by accident."),

@@ -87,7 +87,10 @@ def import_(source: str, app: str | None, weights: str | None, remote: str | Non
     if source == GTO or Path(source).is_dir():
         found = _found(project, source, app)
         if dry_run:
-            _emit_listed(source, [(v.model, v.name, v.path or v.reason, v.labels) for v in found], form)
+            listed = [
+                (item.model, "–" if item.reason else item.name, item.reason or item.path, item.labels) for item in found
+            ]
+            _emit_listed(source, listed, form)
             return
         done = _import_found(project, registry, found, weights, remote)
     else:

@@ -130,7 +130,8 @@ def _strangers(registry: Registry, model_id: str) -> Iterator[Finding]:
 def _changed_versions(root: Path) -> list[Finding]:
     """Committed versions whose files were changed since; none outside of git."""
     told = run_git(root, "diff", "--name-only", "--relative", "--diff-filter=M", "-z", "HEAD", "--", FOLDER) or ""
-    names = [name for name in told.split("\0") if VERSION_NAME.fullmatch(PurePosixPath(name).stem)]
+    paths = [PurePosixPath(name) for name in told.split("\0") if name]
+    names = [path.as_posix() for path in paths if path.suffix == ".yaml" and VERSION_NAME.fullmatch(path.stem)]
     fault = "is a committed version, and was changed: versions do not change"
     return [Finding(name, fault, f"`git checkout HEAD -- {name}` takes it back") for name in names]
 
