@@ -105,7 +105,10 @@ def test_a_plan_is_looked_at_and_applied(world: World) -> None:
     world.holdfast("vault", "purge", "--older-than", "0", "--yes")
     pulled_alike(world)
     # the vault is not what it was when the plan was made
-    assert "has changed since the plan was made" in world.holdfast("vault", "repack", "--apply", "plan.json", code=14).stderr
+    assert (
+        "has changed since the plan was made"
+        in world.holdfast("vault", "repack", "--apply", "plan.json", code=14).stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,163 +1,391 @@
-"""From a run's best checkpoint to the stable path and a registered version."""
+"""From a checkpoint anywhere to the stable path and a registered version, where the gate lets it pass."""
 
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from holdfast.atomic import TEMPORARY_SUFFIX, leftovers, write_atomically
-from holdfast.errors import HoldfastError
+from holdfast.errors import UsageError
 from holdfast.formats.digest import file_md5
-from holdfast.formats.safetensors import file_weights_digest
-from holdfast.registry.entries import Version, check_model_id
+from holdfast.registry.cards import card_path
+from holdfast.registry.entries import CURRENT, Model, Version, check_model_id
+from holdfast.registry.gate import judge
+from holdfast.registry.gate_rules import GateRules
+from holdfast.registry.gate_verdict import Judgement
+from holdfast.registry.history import RegistryHistory
+from holdfast.registry.labels import check_protection
+from holdfast.registry.objects import Stores
+from holdfast.registry.promotion_evidence import PREDICTIONS, is_there, judgement_of, of_candidate, of_champion
+from holdfast.registry.promotion_files import (
+    METRICS_FILE,
+    StableFileError,
+    Tracking,
+    bring_current,
+    config_of,
+    lock_files,
+    look_up,
+    paths_of,
+    place,
+    texts_beside,
+)
+from holdfast.registry.promotion_source import (
+    MODELS_FOLDER,
+    Candidate,
+    Staged,
+    config_path,
+    moved_paths,
+    open_source,
+    predictions_path,
+    stable_path,
+    staged,
+)
+from holdfast.registry.rollback import CHAMPION
 from holdfast.registry.store import LockedModel, Registry
+from holdfast.repo.dvc_outs import read_outs
 from holdfast.repo.git import committed_files, head_revision, stage_files
-from holdfast.runs.checkpoint import export_safetensors, load_checkpoint, weights_of
+from holdfast.repo.git_commands import add_to_index
+from holdfast.repo.workspace import Project, find_git_root
+from holdfast.runs.artifacts import write_json
 
-MODELS_FOLDER = "models"
-
-
-class StableFileError(HoldfastError):
-    """The stable path should hold the current version, and holds something else or nothing."""
+__all__ = [
+    "METRICS_FILE",
+    "Candidate",
+    "Promotion",
+    "StableFileError",
+    "config_path",
+    "predictions_path",
+    "promote_checkpoint",
+    "stable_path",
+]
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion did.
+    """What a promotion did, or would do.
 
     Attributes:
-        version: the version that has the candidate's weights.
+        model: ``app/name``.
+        judgement: what the gate says; of weights that were registered before what it said then.
+        version: the version that has the candidate's weights; None where the candidate was refused. Of a dry run the
+            one that would be.
         registered: whether it is new; False where these weights were registered before.
-        current: the version that the stable path holds.
+        current: the version that the stable path holds; None where there is none.
+        champion: the version that it was compared with; None where there was none.
+        lost: the version that would have been the champion, had its bytes been anywhere.
+        stable: the stable path.
+        moves: old path → new path of what was copied, both from the project's root.
+        paths: the files in git that belong to the promotion.
     """
 
-    version: Version
+    model: str
+    judgement: Judgement
+    version: Version | None
     registered: bool
-    current: str
+    current: str | None
+    champion: str | None
+    lost: str | None
+    stable: str
+    moves: Mapping[str, str]
+    paths: tuple[str, ...] = ()
 
-
-def stable_path(model_id: str) -> Path:
-    """``models/<app>/<name>.safetensors``, relative to the project's root."""
-    return Path(MODELS_FOLDER, f"{model_id}.safetensors")
-
-
-def config_path(model_id: str) -> Path:
-    """``models/<app>/<name>.yaml``, relative to the project's root: what the weights must be loaded into."""
-    return Path(MODELS_FOLDER, f"{model_id}.yaml")
+    @property
+    def refused(self) -> bool:
+        """Whether the gate keeps the candidate out."""
+        return self.version is None
 
 
 def promote_checkpoint(
     root: Path,
     model_id: str,
-    checkpoint: Path,
+    candidate: Candidate,
     *,
     today: date,
-    config: Mapping[str, Any],
-    params: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    description: str = "",
+    rules: GateRules | None = None,
+    stores: Stores | None = None,
+    override: str | None = None,
+    pipeline: bool = True,
+    dry_run: bool = False,
 ) -> Promotion:
-    """Put a checkpoint's weights at the stable path as safetensors and register them.
+    """Judge a candidate; where it passes, put it at the stable path, register it and let the labels name it.
 
-    Weights that are registered already are not registered again. Where another version is current, someone has rolled
-    back, and that stands.
+    ``current`` and ``production`` move together. Weights that are registered already are neither judged nor registered
+    again: where another version is current, someone has rolled back, and that stands; where they are current, whatever
+    is missing of their promotion is done, so that one that was killed is ended by running it again.
 
-    A version is for ever once it is committed. What was promoted since the last commit is a draft: the next promotion
-    takes its place and its number, so that a commit brings one version, whatever was tried before it. A draft that an
-    alias names stays.
-    The checkpoint's folder is left untouched.
+    In a pipeline a version is for ever once it is committed. What was promoted since the last commit is a draft: the
+    next promotion takes its place and its number, so that a commit brings one version, whatever was tried before it. A
+    draft that an alias of one's own names stays. Candidates are compared with what the commit has.
+
+    The source is left untouched.
 
     Args:
         root: the project's folder.
         model_id: ``app/name``.
-        checkpoint: a torch checkpoint, relative to the working directory or absolute.
+        candidate: what is to be promoted.
         today: the day to register under.
-        config: what a program needs to load the weights; written beside them as YAML.
-        params: what the model was trained with.
-        metrics: what it reached.
-        description: one line for people, for a new model.
+        rules: of the gate; None for none.
+        stores: where bytes are: the champion's, its predictions. Outside of a pipeline it must be given.
+        override: why to promote what the gate refuses.
+        pipeline: whether a stage of DVC's does this, whose outs DVC tracks itself; else DVC is told here.
+        dry_run: find out what would be done, and refuse what would be refused.
 
     Raises:
-        UsageError: ``model_id`` is no ``app/name``.
+        UsageError: ``model_id`` is no ``app/name``, the source is unclear, or the stable path would be another one.
         EntryError: the registry is broken, or params or metrics hold what it cannot keep; nothing is written.
+        PredictionsError: predictions are broken.
+        CardError: the card or README that is there cannot be edited.
         IntegrityError: the checkpoint is torn, damaged, or asks for code to be run.
-        NoWeightsError: it holds no weights, or such as safetensors does not take.
-        StableFileError: another version is current, and its bytes are not at the stable path.
+        NoWeightsError, NoWeightsDigestError: it holds no weights, or such as safetensors does not take.
+        StableFileError: another version stays current, and its bytes are not at the stable path.
+        StaleStageError: the stage that has the stable path as an out would run again.
+        UnknownContentError: the stable path holds what is nowhere else.
+        ProtectedAliasError: the gate refuses, and ``production`` is protected against an override.
         TorchMissingError: torch or safetensors is not installed.
-        GitStageError: git does not take the registry's files into its index.
+        GitStageError: git does not take the files into its index.
         OSError: a file cannot be written.
     """
     check_model_id(model_id)
+    if override is not None and (not override.strip() or "\n" in override):
+        raise UsageError("an override needs a reason of one line", hint="--override REASON; the version keeps it")
+    opened = open_source(candidate)
     registry = Registry(root)
-    stable = root / stable_path(model_id)
-    candidate = stable.with_name(f".{stable.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-    text = yaml.safe_dump({"model": model_id, **config}, sort_keys=False, allow_unicode=True)
-    weights = weights_of(load_checkpoint(checkpoint), str(checkpoint))
-
-    def put_in_place() -> None:
-        candidate.replace(stable)
-        write_atomically(root / config_path(model_id), text)
-
-    with registry.lock(model_id) as held:
-        for path in leftovers(stable):
-            path.unlink()
-        try:
-            export_safetensors(weights, candidate)
-            draft = Version(
-                name="",
-                path=stable_path(model_id).as_posix(),
-                oid=file_md5(candidate),
-                size=candidate.stat().st_size,
-                weights=file_weights_digest(candidate),
-                date=today.isoformat(),
-                source=_source(root, checkpoint),
-                params=params,
-                metrics=metrics,
-            )
-            known = next((version for version in held.versions if version.weights == draft.weights), None)
-            drafts = _drafts(root, registry, model_id, held)
-            current = next((version for version in held.versions if version.name == held.current), None)
-            if known and current and current.name != known.name and not {known.name, current.name} & drafts:
-                _check_stable(root, model_id, current)
-                return Promotion(known, registered=False, current=current.name)
-            if known:
-                put_in_place()
-                held.make_current(known.name)
-                held.drop(sorted(drafts - {known.name}))
-                version = known
-            else:
-                version = held.add(draft, description, replaces=sorted(drafts), before=put_in_place)
-        finally:
-            candidate.unlink(missing_ok=True)
-        # an experiment of DVC's carries what git tracks: a version's file is new, and would stay behind
-        stage_files(root, registry.files(model_id, version.name))
-    return Promotion(version, registered=known is None, current=version.name)
+    with registry.lock(model_id) as held, staged(root, model_id, opened) as copy:
+        task = _Task(root, registry, held, candidate, copy, rules or GateRules(), stores, today, pipeline)
+        task.check_path()
+        known = next((version for version in held.versions if version.weights == copy.weights), None)
+        if known is None:
+            return task.decide(override, dry_run=dry_run)
+        return task.end(known, dry_run=dry_run)
 
 
-def _drafts(root: Path, registry: Registry, model_id: str, held: LockedModel) -> set[str]:
-    """Versions that the checked-out commit does not have and no alias names."""
-    committed = committed_files(root, registry.folder / model_id)
-    if committed is None:
-        return set()
-    names = {version.name for version in held.versions} - set(held.aliases.values())
-    return {name for name in names if registry.files(model_id, name)[1].name not in committed}
+class _Task:
+    """One promotion, under the model's lock."""
 
+    def __init__(
+        self,
+        root: Path,
+        registry: Registry,
+        held: LockedModel,
+        candidate: Candidate,
+        copy: Staged,
+        rules: GateRules,
+        stores: Stores | None,
+        today: date,
+        pipeline: bool,
+    ) -> None:
+        self._root, self._registry, self._held = root, registry, held
+        self._candidate, self._staged, self._rules, self._stores = candidate, copy, rules, stores
+        self._today, self._pipeline = today, pipeline
+        self._id = held.model_id
+        self._model = held.model
+        self._drafts = _drafts(root, registry, self._model) if pipeline else frozenset()
+        self._base = _base(root, self._model, self._drafts)
+        self._config = None if candidate.config is None else config_of(self._id, candidate, copy.stable)
 
-def _check_stable(root: Path, model_id: str, current: Version) -> None:
-    path = stable_path(model_id)
-    if not (root / path).exists() or file_md5(root / path) != current.oid:
-        raise StableFileError(
-            f"{model_id}@{current.name} is current, and {path} is not its file (md5 {current.oid})",
-            hint=f"Bring it with `dvc checkout {path}` or `dvc pull {path}`, or let `current` name another version",
+    def check_path(self) -> None:
+        """Raise where the stable path would be another one: programs know the one that it has."""
+        for version in self._model.versions:
+            if version.name != self._model.current or version.path == self._staged.stable:
+                continue
+            if version.path.startswith(f"{MODELS_FOLDER}/{self._id}") and version.weights != self._staged.weights:
+                raise UsageError(
+                    f"the stable path of {self._id} is {version.path}, and this would be {self._staged.stable}",
+                    hint="Promote it in the form of the versions before, with or without --no-convert",
+                )
+
+    def decide(self, override: str | None, *, dry_run: bool) -> Promotion:
+        """Judge weights that nobody knows yet, and promote them where they pass."""
+        champion, lost = self._champion()
+        draft = self._draft()
+        texts = texts_beside(self._root, self._registry, self._model, draft, self._config, self._candidate.description)
+        predicted = self._from_root(self._candidate.predictions)
+        judgement = judge(
+            self._rules,
+            of_candidate(self._rules, self._candidate, self._staged, texts[card_path(self._id).as_posix()]),
+            None
+            if champion is None
+            else of_champion(self._root, self._rules, self._model, champion, self._stores, predicted),
+        )
+        name = None if champion is None else champion.name
+        if not judgement.passed and override is None:
+            if self._pipeline and (current := self._model.version(self._model.current or "")) is not None:
+                bring_current(self._root, current, self._stores)
+            if not self._pipeline and not dry_run and METRICS_FILE not in read_outs(self._root, [METRICS_FILE]):
+                write_json(self._root / METRICS_FILE, judgement.as_metrics())
+            return self._result(judgement, None, False, self._model.current, name, lost)
+        if not judgement.passed:
+            check_protection(self._model, CHAMPION, force=False)
+        draft = replace(draft, gate=judgement.as_record(), overridden=None if judgement.passed else override)
+        tracking = self._tracking(texts)
+        if dry_run:
+            return self._result(judgement, draft, True, draft.name, name, lost)
+        version = self._held.add(
+            draft,
+            self._candidate.description,
+            replaces=sorted(self._drafts),
+            before=lambda: self._place(texts, judgement, tracking),
+            aliases=[CHAMPION],
+            name=draft.name,
+        )
+        paths = self._to_index(version, texts, tracking)
+        return self._result(judgement, version, True, version.name, name, lost, paths)
+
+    def end(self, known: Version, *, dry_run: bool) -> Promotion:
+        """Weights that are registered: end their promotion, or leave in use what is in use."""
+        judgement = judgement_of(known.gate)
+        if judgement is None:  # registered without a gate: what can be said of it alone
+            texts = texts_beside(self._root, self._registry, self._model, known, self._config, "")
+            card = texts[card_path(self._id).as_posix()]
+            judgement = judge(self._rules, of_candidate(self._rules, self._candidate, self._staged, card))
+        target = known if known.name in self._drafts else self._model.version(self._base.get(CURRENT, ""))
+        target = target or known
+        if dry_run:
+            return self._result(judgement, known, False, target.name, None, None)
+        if target.name != known.name or not self._staged.is_version(known):
+            if self._pipeline:
+                bring_current(self._root, target, self._stores)
+            self._relabel(target)
+            return self._result(judgement, known, False, target.name, None, None)
+        texts = texts_beside(self._root, self._registry, self._model, known, self._config, "")
+        tracking = self._tracking(texts)
+        # what is committed has been promoted whole, and the verdict may be another model's by now
+        self._place(texts, None if self._is_committed(known) else judgement, tracking)
+        self._relabel(target)
+        paths = self._to_index(known, texts, tracking)
+        return self._result(judgement, known, False, target.name, None, None, paths)
+
+    def _relabel(self, target: Version) -> None:
+        """Let the labels be where the commit has them, or on a draft that is current again; other drafts go."""
+        gone = self._drafts - {target.name}
+        changes: dict[str, object] = {}
+        if self._model.current != target.name:
+            changes[CURRENT] = target.name
+        aliases = dict(self._model.aliases)
+        if target.name in self._drafts:
+            aliases[CHAMPION] = target.name
+        elif aliases.get(CHAMPION) in gone:
+            del aliases[CHAMPION]
+            if CHAMPION in self._base:
+                aliases[CHAMPION] = self._base[CHAMPION]
+        if aliases != self._model.aliases:
+            changes["aliases"] = aliases
+        if changes:
+            self._held.change(changes)
+        self._held.drop(sorted(gone))
+
+    def _champion(self) -> tuple[Version | None, str | None]:
+        """The version to beat; and the one whose bytes are nowhere, which cannot stay in use."""
+        champion = self._model.version(self._base.get(CHAMPION) or self._base.get(CURRENT, ""))
+        if champion is not None and self._pipeline and self._stores is not None:
+            stays = self._model.version(self._base.get(CURRENT, "")) or champion
+            if not is_there(self._root, stays, self._stores):
+                return None, champion.name
+        return champion, None
+
+    def _draft(self) -> Version:
+        kept = tuple(version for version in self._model.versions if version.name not in self._drafts)
+        candidate, copy = self._candidate, self._staged
+        source = _source(self._root, candidate.source)
+        if candidate.predictions is not None:
+            source[PREDICTIONS] = file_md5(candidate.predictions)
+        return Version(
+            name=replace(self._model, versions=kept).next_name,
+            path=copy.stable,
+            oid=copy.oid,
+            size=copy.size,
+            weights=copy.weights,
+            date=self._today.isoformat(),
+            source=source,
+            params=candidate.params,
+            metrics=candidate.metrics,
+            weights_file=copy.weights_file,
         )
 
+    def _tracking(self, texts: Mapping[str, str]) -> Tracking | None:
+        if self._pipeline:
+            return None
+        assert self._stores is not None
+        beside = [predictions_path(self._id).as_posix(), *([self._config] if self._config else [])]
+        paths = [self._staged.stable, METRICS_FILE, *beside, *texts]
+        return look_up(self._root, self._id, self._model, self._staged, self._stores, paths)
 
-def _source(root: Path, checkpoint: Path) -> dict[str, str]:
-    folder = checkpoint.resolve().parent
+    def _is_committed(self, version: Version) -> bool:
+        names = committed_files(self._root, self._registry.folder / self._id)
+        return names is not None and self._registry.files(self._id, version.name)[1].name in names
+
+    def _place(self, texts: Mapping[str, str], judgement: Judgement | None, tracking: Tracking | None) -> None:
+        files: dict[str, str | bytes] = dict(texts)
+        if self._config is not None and self._candidate.config is not None:
+            files[self._config] = self._candidate.config
+        if tracking is not None and judgement is not None:
+            metrics = tracking.outs.get(METRICS_FILE)
+            stable = tracking.outs.get(self._staged.stable)
+            if metrics is None or (stable is not None and metrics.stage == stable.stage):
+                write_json(self._root / METRICS_FILE, judgement.as_metrics())
+                files[METRICS_FILE] = (self._root / METRICS_FILE).read_bytes()
+        place(self._root, self._id, self._candidate, self._staged, files, tracking)
+
+    def _to_index(self, version: Version, texts: Mapping[str, str], tracking: Tracking | None) -> tuple[str, ...]:
+        if self._pipeline:
+            # an experiment of DVC's carries what git tracks: what is new would stay behind
+            files = [*self._registry.files(self._id, version.name), *(self._root / path for path in texts)]
+            stage_files(self._root, files)
+            return ()
+        others = [*texts, *([self._config] if self._config else []), METRICS_FILE, *lock_files(tracking)]
+        paths = paths_of(self._root, self._registry, self._id, version.name, self._staged.stable, others)
+        add_to_index(self._root, [self._root / path for path in paths])
+        return tuple(paths)
+
+    def _from_root(self, path: Path | None) -> str | None:
+        if path is None or not path.resolve().is_relative_to(self._root.resolve()):
+            return None
+        return path.resolve().relative_to(self._root.resolve()).as_posix()
+
+    def _result(
+        self,
+        judgement: Judgement,
+        version: Version | None,
+        registered: bool,
+        current: str | None,
+        champion: str | None,
+        lost: str | None,
+        paths: tuple[str, ...] = (),
+    ) -> Promotion:
+        copy = self._staged
+        moves = moved_paths(self._root, self._candidate, copy.stable, copy.weights_file)
+        return Promotion(self._id, judgement, version, registered, current, champion, lost, copy.stable, moves, paths)
+
+
+def _drafts(root: Path, registry: Registry, model: Model) -> frozenset[str]:
+    """Versions that the checked-out commit does not have and that no alias of one's own names."""
+    committed = committed_files(root, registry.folder / model.id)
+    if committed is None:
+        return frozenset()
+    # a promotion puts production on the draft: it is one's own where it is on another version than current
+    aliases = [name for alias, name in model.aliases.items() if (alias, name) != (CHAMPION, model.current)]
+    names = {version.name for version in model.versions} - set(aliases)
+    return frozenset(name for name in names if registry.files(model.id, name)[1].name not in committed)
+
+
+def _base(root: Path, model: Model, drafts: frozenset[str]) -> dict[str, str]:
+    """``current`` and ``production`` without drafts: where they are on one, or on nothing, as the commit has them."""
+    labels = {CURRENT: model.current, CHAMPION: model.aliases.get(CHAMPION)}
+    if model.current is None or model.current in drafts:
+        labels = _committed_labels(root, model)
+    return {label: name for label, name in labels.items() if name is not None and name not in drafts}
+
+
+def _committed_labels(root: Path, model: Model) -> dict[str, str | None]:
+    git_root = find_git_root(root)
+    if git_root is None:
+        return {}
+    moment = RegistryHistory(Project(root.resolve(), git_root)).at(datetime.max.replace(tzinfo=timezone.utc), model.id)
+    found = moment.models[0] if moment is not None and moment.models else None
+    return {} if found is None else {CURRENT: found.current, CHAMPION: found.aliases.get(CHAMPION)}
+
+
+def _source(root: Path, source: Path) -> dict[str, str]:
+    folder = source.resolve() if source.is_dir() else source.resolve().parent
     run = folder.relative_to(root.resolve()).as_posix() if folder.is_relative_to(root.resolve()) else folder.name
     revision = head_revision(root)
     return {"run": run, **({"rev": revision} if revision else {})}

@@ -20,6 +20,7 @@ from holdfast.repo.dvcfiles import (
 
 # DVC 3 keeps objects in files/md5/xx/, DVC 2 kept them in xx/
 STORES = ((MD5, "files/md5"), (LEGACY_MD5, ""))
+_PLACES = dict(STORES)
 RUN_CACHE = "runs"
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
@@ -65,7 +66,12 @@ class RunCacheEntry:
 
 def object_path(folder: Path, hash_name: str, oid: str) -> Path:
     """Where the cache at ``folder`` keeps an object."""
-    return folder / dict(STORES)[hash_name] / oid[:2] / oid[2:]
+    return Path(object_name(os.fspath(folder), hash_name, oid))
+
+
+def object_name(folder: str, hash_name: str, oid: str) -> str:
+    """The same as text: of 100,000 objects paths take two seconds."""
+    return os.path.join(folder, _PLACES[hash_name], oid[:2], oid[2:])  # noqa: PTH118
 
 
 def list_objects(folder: Path) -> list[CacheObject]:

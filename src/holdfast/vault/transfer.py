@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, PartlyDoneError
-from holdfast.repo.cache import RUN_CACHE, object_path
+from holdfast.repo.cache import RUN_CACHE, object_name, object_path
 from holdfast.repo.dvc import Selection, UsedObject, local_cache, used_objects
 from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
 from holdfast.repo.workspace import Project
@@ -88,13 +88,13 @@ class _Wanted:
     """Objects by their names in the vault: a path each, for people, and where the cache has them."""
 
     names: dict[str, str] = field(default_factory=dict)
-    places: dict[str, Path] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     keys: dict[str, ObjectKey] = field(default_factory=dict)
 
     def add(self, item: UsedObject, cache: Path) -> None:
         oid = f"{item.hash_name}:{item.oid}"
         self.names.setdefault(oid, item.path)
-        self.places[oid] = object_path(cache, item.hash_name, item.oid)
+        self.places[oid] = object_name(os.fspath(cache), item.hash_name, item.oid)
         self.keys[oid] = (item.hash_name, item.oid)
 
     def of(self, oids: Iterable[str]) -> tuple[str, ...]:
@@ -185,9 +185,9 @@ def fetch(
 
     def bring(wanted: _Wanted, tell: Progress) -> set[str]:
         """What is missing in the end."""
-        absent = [oid for oid, place in wanted.places.items() if not place.exists()]
+        absent = [oid for oid, place in wanted.places.items() if not os.path.exists(place)]  # noqa: PTH110
         there = vault.exists(absent)
-        files = [(oid, wanted.places[oid]) for oid in absent if oid in there]
+        files = [(oid, Path(wanted.places[oid])) for oid in absent if oid in there]
         for place in {path.parent for _, path in files}:
             place.mkdir(parents=True, exist_ok=True)
         names.update(wanted.names)
@@ -210,7 +210,7 @@ def fetch(
         for oid in vault.index.oids():
             key, _, value = oid.removeprefix("runs:").partition("/")
             if _RUN_NAME.fullmatch(key) and _RUN_NAME.fullmatch(value):
-                runs.names[oid], runs.places[oid] = oid, cache / RUN_CACHE / key[:2] / key / value
+                runs.names[oid], runs.places[oid] = oid, str(cache / RUN_CACHE / key[:2] / key / value)
         bring(runs, lambda _done, _total: None)
     used = used_objects(project.root, selection, bring=bring_listings)
     wanted = _Wanted()
@@ -240,7 +240,7 @@ def compare(vault: Vault, project: Project, selection: Selection) -> Compared:
     for item in (*used.objects, *used.missing):
         wanted.add(item, cache)
     there = vault.exists(wanted.names)
-    here = {oid for oid, place in wanted.places.items() if place.exists()}
+    here = {oid for oid, place in wanted.places.items() if os.path.exists(place)}  # noqa: PTH110
     return Compared(
         len(there & here),
         wanted.of(here - there),
@@ -305,7 +305,8 @@ def _ordered(
         yield FileToPut(oid, wanted.places[oid])
     for key in lineage.oldest_first(wanted.keys[oid] for oid in here if oid in wanted.keys):
         oid = oids[key]
-        base = next((other for other in (*lineage.older(key), *lineage.newer(key)) if _oid(other) in bases), None)
+        others = (*lineage.older(key), *lineage.newer(key)) if key in lineage.paths else ()
+        base = next((other for other in others if _oid(other) in bases), None)
         if base is None:
             yield FileToPut(oid, wanted.places[oid])
         else:
@@ -327,12 +328,12 @@ def _add_runs(wanted: _Wanted, cache: Path) -> None:
     for path in sorted((cache / RUN_CACHE).glob("*/*/*")):
         if _RUN_NAME.fullmatch(path.name) and _RUN_NAME.fullmatch(path.parent.name):
             oid = f"runs:{path.parent.name}/{path.name}"
-            wanted.names[oid], wanted.places[oid] = oid, path
+            wanted.names[oid], wanted.places[oid] = oid, str(path)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116
     except OSError:
         return None
 
