@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_versions_of_another_form_are_numbered_in_their_order(tmp_path: Path) ->
         world.commit(name)
         gto(world, "register", "classifier", "--version", name)
         gto(world, "assign", "classifier", "--version", name, "--stage", "production")
+        time.sleep(1.1)  # GTO orders by the second
     gto(world, "deprecate", "classifier", "v0.1.0")
     assert "classifier does not say of which application it is" in error_of(world, "import", "gto", code=2)
     told = shown(world, "import", "gto", "--app", "digits", "--dry-run")["versions"]

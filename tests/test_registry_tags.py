@@ -132,6 +132,8 @@ def test_aliases_that_move_and_go_within_a_second(world: World) -> None:
 
 
 def test_the_next_second_is_waited_for(world: World) -> None:
+    world.git("config", "user.name", "Somebody")  # of this process git may not know who it is
+    world.git("config", "user.email", "somebody@example.org")
     world.holdfast("registry", "assign", f"{MODEL}@v1", "production")
     world.commit("back")
     waited: list[float] = []

@@ -422,7 +422,7 @@ def collect(store: ObjectStore, folder: Path | None) -> None:
         purge(vault, older_than=NOW)
 
 
-CALLS = 75  # a test sees to it that a collection has no more
+CALLS = 95  # a test sees to it that a collection has no more
 
 
 def test_a_collection_has_as_many_calls_as_are_tried(tmp_path: Path) -> None:

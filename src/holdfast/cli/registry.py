@@ -35,4 +35,4 @@ VERBS = {
 
 @click.group("registry", cls=LazyGroup, table=VERBS)
 def command() -> None:
-    """Register versions of models, and see, move and undo what is in use."""
+    """Register versions of models; see, move and undo what is in use."""

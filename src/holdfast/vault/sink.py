@@ -95,8 +95,11 @@ class PackSink:
         self._uploads.close()
 
     def _seal_if_full(self) -> None:
-        # the first ones are short, so that the link is not idle until a long one is full
-        target = max(self.pack_bytes // FIRST_SHARE, min(self.pack_bytes, sum(self.packs.values()) // 2))
+        target = self.pack_bytes
+        if (
+            self.claiming
+        ):  # somebody waits: the first ones are short, so that the link is not idle until a long one is full
+            target = max(target // FIRST_SHARE, min(target, sum(self.packs.values()) // 2))
         if self._builder.nbytes >= target or len(self._builder.listing.recipes) >= MAX_RECIPES:
             self._seal()
 
