@@ -12,7 +12,9 @@ import pytest
 from holdfast.formats.source import MemorySource
 from holdfast.objectstore.opening import open_store
 from holdfast.vault import coders, encoding
-from holdfast.vault.codec import EncodingError, decode, encode
+from holdfast.vault.codec import decode, encode
+from holdfast.vault.codec_elements import CODES, Array, Element
+from holdfast.vault.codec_loops import Order
 from holdfast.vault.codec_numpy import NumpyLoops
 from holdfast.vault.coders import Coders, serve
 from holdfast.vault.recent import RecentFiles
@@ -83,17 +85,23 @@ def test_they_end_with_their_parent() -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_what_cannot_be_encoded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> bytes:
-        raise EncodingError("a block was sorted wrongly")
+class WrongLoops(NumpyLoops):
+    """Those of a faulty processor."""
 
-    monkeypatch.setattr(coders, "encode", fail)
-    request = coders._HEAD.pack(1, 0, 3, 0) + b"abc"
+    def differences(self, values: Array, base: Array, element: Element, order: Order | None) -> Array:
+        out = super().differences(values, base, element, order)
+        out[77] ^= 1
+        return out
+
+
+def test_what_cannot_be_encoded_is_told() -> None:
+    request = coders._HEAD.pack(CODES["F32"], 0, len(DATA), 1 + len(BASE)) + DATA + BASE
     answers = io.BytesIO()
-    serve(io.BytesIO(request), answers, NumpyLoops())
+    serve(io.BytesIO(request), answers, WrongLoops())
     assert answers.getvalue()[:1] == b"\1"
     failed, length = coders._ANSWER.unpack(answers.getvalue()[1:][: coders._ANSWER.size])
-    assert (failed, answers.getvalue()[-length:]) == (1, b"a block was sorted wrongly")
+    assert failed == 1
+    assert answers.getvalue()[-length:] == b"A block did not decode to what it was"
 
 
 def test_a_session_puts_the_same_packs_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,5 @@
 """Old versions become chains, what nobody needs goes, and nothing is lost on the way."""
 
-import contextlib
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faults import FaultyStore, Kind, Rule
+from faults import FaultyStore, Rule
 from holdfast.errors import HoldfastError, StalePlanError
 from holdfast.formats.source import MemorySource
 from holdfast.objectstore.opening import open_store
@@ -19,7 +16,7 @@ from holdfast.objectstore.store import ObjectStore
 from holdfast.repo.lineage import Lineage, ObjectKey
 from holdfast.vault.chains import chain_order
 from holdfast.vault.check import check_vault
-from holdfast.vault.collecting import condemn, generations, purge, settle
+from holdfast.vault.collecting import condemn, purge, settle
 from holdfast.vault.explain import explain_file
 from holdfast.vault.marking import mark
 from holdfast.vault.records import MAX_DEPTH, DamagedVaultError
@@ -403,111 +400,6 @@ def test_two_repacks_at_once(store: ObjectStore) -> None:
     all_is_well(store, versions)
 
 
-VERSIONS, OTHERS = bf16_history(4, elements=40_000), [noise(80_000, 5), *(png_like(number) for number in range(9))]
-
-
-def filled(folder: Path) -> ObjectStore:
-    store = open_store("memory://")
-    with init_vault(store, folder, block_bytes=SMALL_BLOCK, pack_bytes=SMALL_PACK, vault_id="ef" * 16, jobs=1) as vault:
-        put_all(vault, VERSIONS, chain=True)
-        put_all(vault, OTHERS)
-    return store
-
-
-def collect(store: ObjectStore, folder: Path | None) -> None:
-    lineage = lineage_of(VERSIONS)
-    with open_vault(store, folder, jobs=1) as vault:
-        plan = plan_repack(vault, lineage, recent=NOW)
-        repack(vault, plan, recent=NOW, grace=NOW)
-        purge(vault, older_than=NOW)
-
-
-CALLS = 95  # a test sees to it that a collection has no more
-
-
-def test_a_collection_has_as_many_calls_as_are_tried(tmp_path: Path) -> None:
-    counted = FaultyStore(filled(tmp_path))
-    collect(counted, tmp_path)
-    assert CALLS * 0.6 < len(counted.calls) <= CALLS
-
-
-@pytest.mark.parametrize("kind", ["refuse", "lose", "truncate", "flip", "duplicate"])
-def test_any_single_call_of_a_collection_may_go_wrong(kind: Kind, tmp_path: Path) -> None:
-    struck = 0
-    for number in range(1, CALLS + 1):
-        cache = tmp_path / str(number)
-        store = filled(cache)
-        try:
-            collect(FaultyStore(store, [Rule(kind, at=number)]), cache)
-        except HoldfastError:
-            struck += 1
-        with open_vault(store, None, jobs=1) as vault:
-            read_all(vault, [*VERSIONS, *OTHERS])
-        collect(store, cache)  # whoever comes next brings it to its end
-        with open_vault(store, None, jobs=1) as vault:
-            assert depths(vault, VERSIONS) == [3, 2, 1, 0]
-            assert generations(store) == []
-        if number % 5 == 0:
-            all_is_well(store, [*VERSIONS, *OTHERS])
-    assert struck > 10 if kind in ("refuse", "lose") else struck <= CALLS
-
-
-def test_a_push_between_any_two_calls_of_a_collection(tmp_path: Path) -> None:
-    """Somebody else pushes a version, stored against what is being collected, at every moment of it."""
-    newer = bf16_history(5, elements=40_000)[4]
-    for number in range(1, CALLS + 1, 2):
-        store = filled(tmp_path / str(number))
-
-        pushed = []
-
-        def push(store: ObjectStore = store, pushed: list[bytes] = pushed) -> None:
-            pushed.append(newer)
-            with open_vault(store, None, jobs=1) as other, other.session() as session:
-                session.put(oid_of(newer), MemorySource(newer), base_oid=oid_of(VERSIONS[3]))
-                session.commit()
-
-        faulty = FaultyStore(store, [Rule("delay", at=number)], wait=push)
-        with contextlib.suppress(StalePlanError):
-            collect(faulty, tmp_path / str(number))
-        with open_vault(store, None, jobs=1) as vault:
-            read_all(vault, [*VERSIONS, *OTHERS, *pushed])
-        assert pushed or number > CALLS * 0.6
-        collect(store, None)
-        all_is_well(store, [*VERSIONS, *OTHERS, *pushed])
-
-
-def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """A repack by a process that is killed, in a folder; the next one brings it to its end."""
-    for number in range(1, 40, 3):
-        place = tmp_path / str(number) / "vault"
-        store = open_store(str(place))
-        with init_vault(store, tmp_path / str(number), block_bytes=SMALL_BLOCK, pack_bytes=SMALL_PACK) as vault:
-            put_all(vault, VERSIONS, chain=True)
-            put_all(vault, OTHERS)
-        program = (
-            "import os, signal, sys; sys.path.insert(0, sys.argv[3]); import test_vault_repack as own\n"
-            "from pathlib import Path; from faults import FaultyStore, Rule\n"
-            "from holdfast.objectstore.opening import open_store\n"
-            "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-            "store = FaultyStore(open_store(sys.argv[1]), [Rule('delay', at=int(sys.argv[2]))], wait=die)\n"
-            "own.collect(store, Path(sys.argv[1]).parent)\n"
-        )
-        tests = str(Path(__file__).parent)
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(place), str(number), tests],
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        with open_vault(store, None, jobs=1) as vault:
-            read_all(vault, [*VERSIONS, *OTHERS])
-        collect(store, tmp_path / str(number))
-        all_is_well(store, [*VERSIONS, *OTHERS])
-        with open_vault(store, None, jobs=1) as vault:
-            assert depths(vault, VERSIONS) == [3, 2, 1, 0]
-
-
 def test_marking_prefers_what_is_preferred_and_closes_no_loop(store: ObjectStore) -> None:
     one, two = bf16_history(2)
     with made(store) as vault, open_vault(store, None, jobs=1) as other:
@@ -528,6 +420,26 @@ def test_marking_prefers_what_is_preferred_and_closes_no_loop(store: ObjectStore
         settle(vault, recent=NOW)
         purge(vault, older_than=NOW)
     all_is_well(store, [one, two])
+
+
+def test_what_others_were_made_against_stays_where_the_new_place_is_too_deep(store: ObjectStore) -> None:
+    first, second, newest = bf16_history(3)
+    with made(store) as vault:
+        put_all(vault, [first])
+        old = keys(store, "packs")
+        put_all(vault, [second], session="c" * 32)
+        with vault.session() as session:
+            session.put(oid_of(newest), MemorySource(newest), base_oid=oid_of(first))  # one deep
+            session.commit()
+        # the first is stored anew, one deep itself
+        with vault.session(leaving=old, claiming=False) as session:
+            session.put(oid_of(first), MemorySource(first), base_oid=oid_of(second), again=True)
+            session.commit()
+        marked = mark(survey(store, 1), old)
+        assert any(entry.pack in old and not entry.base for entry in marked.entries.values())
+        for entry in marked.entries.values():
+            assert not entry.base or marked.entries[entry.base].depth < entry.depth
+    all_is_well(store, [first, second, newest])
 
 
 def test_the_order_of_chains() -> None:
