@@ -2,14 +2,16 @@
 
     python benchmarks/registry_speed.py [--rounds 7]
 
-Whole processes, output into a pipe; start-up (`holdfast version`) is measured in turn with them, and taken off. Writes
-benchmarks/results/registry_speed.json. Goals: show MODEL 0.05 s, all 10,000 versions 1 s cold and 0.15 s cached,
-register 0.1 s, history --at over 5,000 commits 2 s.
+Whole processes, output into a pipe; start-up (`holdfast version`) is measured in turn with them, and taken off; their
+time on processors, which other work on the machine changes less, stands beside. Cold is without what the verbs
+remember of the project. Writes benchmarks/results/registry_speed.json. Goals: show MODEL 0.05 s, all 10,000 versions
+1 s cold and 0.15 s cached, register 0.1 s, history --at over 5,000 commits 2 s.
 """
 
 import argparse
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,14 @@ from harness import machine, versions, write_results
 TOOLS = Path(sys.executable).parent
 MODELS, VERSIONS, COMMITS = 200, 50, 5000
 MODEL = "app_03/model_07"
-CACHE = Path(".dvc/tmp/holdfast/registry.sqlite")
+# what `list` and `show` remember
+CACHES = (Path(".dvc/tmp/holdfast/registry.sqlite"), Path(".dvc/tmp/holdfast/vault.json"))
+GATE = """\
+promote:
+  metrics:
+    test_loss: {direction: min, ceiling: 0.5}
+    accuracy: {direction: max, floor: 0.1}
+"""
 GOALS = {
     "show MODEL": 0.05,
     "list, cold": 1.0,
@@ -46,15 +55,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         make_project(root)
-        over = {name: [] for name in GOALS}
+        over, processors = {name: [] for name in GOALS}, {name: [] for name in GOALS}
         start_up = []
         for number in range(1 + options.rounds):
             measured = one_round(root, number)
-            start = measured.pop("start-up")
+            wall, used = measured.pop("start-up")
             if number:
-                start_up.append(start)
-                for name, seconds in measured.items():
-                    over[name].append(seconds - start)
+                start_up.append(wall)
+                for name, (seconds, busy) in measured.items():
+                    over[name].append(seconds - wall)
+                    processors[name].append(busy - used)
     result = {
         "what": f"wall seconds over start-up, {MODELS * VERSIONS:,} versions of {MODELS} models, {COMMITS:,} commits",
         "machine": machine(),
@@ -63,6 +73,7 @@ def main() -> None:
         "start_up_seconds": round(median(start_up), 4),
         "over_start_up_seconds": {name: round(median(seconds), 4) for name, seconds in over.items()},
         "worst": {name: round(max(seconds), 4) for name, seconds in over.items()},
+        "processor_seconds_over_start_up": {name: round(median(busy), 4) for name, busy in processors.items()},
         "goals": GOALS,
     }
     write_results("registry_speed", result)
@@ -72,14 +83,15 @@ def main() -> None:
         print(f"{name:20} {reached:.3f} s over start-up, goal {goal}: {'met' if reached <= goal else 'not met'}")
 
 
-def one_round(root: Path, number: int) -> dict[str, float]:
-    """Seconds of each command, one after the other."""
+def one_round(root: Path, number: int) -> dict[str, tuple[float, float]]:
+    """Wall and processor seconds of each command, one after the other."""
     weights = root / f"new_{number}.safetensors"
     save_file({"w": np.full((64, 64), number + 0.5, np.float32)}, weights)
     result = {"start-up": timed(root, "version")}
     result["show MODEL"] = timed(root, "registry", "show", MODEL)
     for verb in ("list", "show"):
-        (root / CACHE).unlink(missing_ok=True)
+        for cache in CACHES:
+            (root / cache).unlink(missing_ok=True)
         result[f"{verb}, cold"] = timed(root, "registry", verb)
         result[f"{verb}, cached"] = timed(root, "registry", verb)
     result["register"] = timed(root, "registry", "register", MODEL, weights.name, "--metric", "accuracy=0.9")
@@ -89,11 +101,12 @@ def one_round(root: Path, number: int) -> dict[str, float]:
     return result
 
 
-def timed(root: Path, *arguments: str) -> float:
-    """Wall seconds of one command."""
-    start = time.perf_counter()
+def timed(root: Path, *arguments: str) -> tuple[float, float]:
+    """Wall and processor seconds of one command."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([str(TOOLS / "holdfast"), *arguments], cwd=root, stdout=subprocess.PIPE, check=True)
-    return time.perf_counter() - start
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def make_project(root: Path) -> None:
@@ -101,6 +114,7 @@ def make_project(root: Path) -> None:
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc/config").write_text("")
     (root / ".dvc/.gitignore").write_text("/tmp\n/cache\n")
+    (root / "params.yaml").write_text(GATE)
     git(root, "init", "-q", "-b", "main")
     for number in range(MODELS):
         folder = root / f"registry/app_{number // 20:02}/model_{number % 20:02}"
@@ -109,7 +123,7 @@ def make_project(root: Path) -> None:
             (folder / f"v{version}.yaml").write_text(version_text(number, version))
         (folder / "model.yaml").write_text(model_text(number, VERSIONS - 1))
     old = time.time() - 3600
-    for path in (root / "registry").rglob("*.yaml"):
+    for path in [*(root / "registry").rglob("*.yaml"), root / "params.yaml", root / ".dvc/config"]:
         os.utime(path, (old, old))
     git(root, "add", "-A")
     stream = subprocess.Popen(["git", "-C", str(root), "fast-import", "--quiet"], stdin=subprocess.PIPE)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from worlds import World, make_repository
+
 GAP_BYTES = (20_074, 20_138)
 PACKAGES = 5
 PICTURES = 20
@@ -106,6 +108,15 @@ def plant_cleanup(root: Path, arguments: Arguments, packages: str = "publication
     for place, name in enumerate(names):
         plant_pair(root / folder, name, main, other, ext, seed=place)
     return root
+
+
+def make_cleanup(folder: Path, arguments: Arguments, packages: str = "publication_packages") -> World:
+    """The same as a DVC project, with git ignoring weights, byte code and packages, as people have it."""
+    world = make_repository(folder)
+    plant_cleanup(world.root, arguments, packages)
+    world.write(".gitignore", f"*.pth\n*.safetensors\n__pycache__\n/{packages}/\n")
+    world.commit("models")
+    return world
 
 
 def plant_pair(folder: Path, name: str, main: str, other: str, ext: str, *, seed: int) -> None:

@@ -18,7 +18,7 @@ from holdfast.objectstore.store import (
 Result = TypeVar("Result")
 Kind = Literal["refuse", "lose", "truncate", "flip", "delay", "duplicate"]
 READS = frozenset({"get", "get_range", "get_ranges"})
-WRITES = frozenset({"put", "put_file", "put_if_absent", "delete", "delete_many"})
+WRITES = frozenset({"put", "put_file", "put_if_absent", "copy", "delete", "delete_many"})
 VERBS = READS | WRITES | {"head", "list_objects", "list_folders"}
 
 
@@ -97,6 +97,9 @@ class FaultyStore:
 
     def put_if_absent(self, key: str, data: Data) -> bool:
         return self._call("put_if_absent", key, lambda: self.inner.put_if_absent(key, data))
+
+    def copy(self, source: ObjectInfo, target: str) -> None:
+        self._call("copy", source.key, lambda: self.inner.copy(source, target))
 
     def delete(self, key: str) -> None:
         self._call("delete", key, lambda: self.inner.delete(key))

@@ -344,7 +344,9 @@ class R2Rules:
         if status != 200 or request.method not in ("PUT", "POST") or "delete" in query or "uploads" in query:
             return
         if "partNumber" in query:
-            self._parts.setdefault(query["uploadId"], {})[int(query["partNumber"])] = request.length
+            copied = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("x-amz-copy-source-range", ""))
+            length = int(copied[2]) - int(copied[1]) + 1 if copied else request.length
+            self._parts.setdefault(query["uploadId"], {})[int(query["partNumber"])] = length
         else:
             self._written[request.path] = time.monotonic()
 

@@ -169,7 +169,7 @@ def test_completion_completes(tmp_path: Path) -> None:
     result = holdfast(cwd=tmp_path, _HOLDFAST_COMPLETE="bash_complete", COMP_WORDS="holdfast g", COMP_CWORD="1")
     assert result.stdout.split() == ["plain,gc"]
     result = holdfast(cwd=tmp_path, _HOLDFAST_COMPLETE="bash_complete", COMP_WORDS="holdfast gc p", COMP_CWORD="2")
-    assert result.stdout.split() == ["plain,plan"]
+    assert result.stdout.split() == ["plain,plan", "plain,purge"]
 
 
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:

@@ -247,4 +247,6 @@ def test_command_advises_about_checkouts(tmp_path: Path) -> None:
     (world.root / "deep").mkdir()
     done = World(world.root, world.home, "deep").holdfast("dedup", "report")
     assert "checkout" in done.stdout
-    assert "dvc checkout --relink" in done.stdout
+    assert "→ dvc config cache.type reflink,hardlink,symlink; holdfast dedup plan model.bin" in done.stdout
+    world.write(".dvc/config", "[cache]\n    type = hardlink\n")
+    assert "→ holdfast dedup plan model.bin" in world.holdfast("dedup", "report").stdout

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from holdfast.objectstore.retry import Retry
 from holdfast.objectstore.store import (
     BucketNotFoundError,
     DeniedError,
+    ObjectInfo,
     ObjectNotFoundError,
     ObjectStore,
     RefusedError,
@@ -71,6 +73,7 @@ def store(link: Proxy, s3_server: S3Server, s3_folder: str, clock: Clock) -> Obj
     return opened
 
 
+THERE = ObjectInfo("there", 10_000, "", datetime.now(timezone.utc))
 CALLS: dict[str, tuple[str, Callable[[ObjectStore], Any], Any]] = {
     "head": ("HEAD", lambda store: store.head("there").size, 10_000),
     "get": ("GET", lambda store: store.get("there"), b"0123456789" * 1000),
@@ -78,6 +81,7 @@ CALLS: dict[str, tuple[str, Callable[[ObjectStore], Any], Any]] = {
     "get_ranges": ("GET", lambda store: bytes(store.get_ranges("there", [(1, 2)])[0]), b"12"),
     "put": ("PUT", lambda store: store.put("new", b"new"), None),
     "put_if_absent": ("PUT", lambda store: store.put_if_absent("new", b"new"), True),
+    "copy": ("PUT", lambda store: store.copy(THERE, "new"), None),
     "delete": ("DELETE", lambda store: store.delete("there"), None),
     "delete_many": ("POST", lambda store: store.delete_many(["there", "other"]), None),
     "list_objects": ("GET", lambda store: [info.key for info in store.list_objects()], ["there"]),
@@ -104,7 +108,8 @@ def test_a_passing_fault_is_not_seen(store: ObjectStore, link: Proxy, verb: str,
     assert link.count(method) >= 2
     link.inject()
     there = sorted(info.key for info in store.list_objects())
-    changed = {"put": ["new", "there"], "put_if_absent": ["new", "there"], "delete": [], "delete_many": []}
+    new = ["new", "there"]
+    changed = {"put": new, "put_if_absent": new, "copy": new, "delete": [], "delete_many": []}
     assert there == changed.get(verb, ["there"])
 
 

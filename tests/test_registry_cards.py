@@ -47,7 +47,7 @@ def facts(model_id: str = AVA, **changes: Any) -> CardFacts:
         **{
             "description": "Aesthetic scores from 1 to 10",
             "config": f"models/{model_id}.yaml",
-            "data": (Dataset("AVA", "data/ava", "1" * 32), Dataset("AVA test", role="evaluation")),
+            "data": (Dataset("AVA", "data/ava", "1" * 32, size=32_000_000_000), Dataset("AVA test", role="evaluation")),
             "contract": {"image": {"shape": ["batch", 3, 224, 224], "dtype": "float32"}},
             "task": "image-classification",
             **changes,
@@ -91,7 +91,10 @@ def test_card_is_hugging_face_s() -> None:
     assert dict(general[1:])["run"] == "outputs/ava/gpu_run_regression_18_01"
     assert dict(general[1:])["size"] == "96.0 MB (96,000,000 bytes)"
     assert metrics[1:] == [["val_mse", "0.4"], ["per_class.cat.recall", "0"], ["per_class.dog.recall", "1"]]
-    assert data[1:] == [["AVA", "training", "data/ava", "1" * 32], ["AVA test", "evaluation", "", ""]]
+    assert data[1:] == [
+        ["AVA", "training", "data/ava", "32.0 GB", "1" * 32],
+        ["AVA test", "evaluation", "", "", ""],
+    ]
     assert contract[1:] == [["image", "{shape: [batch, 3, 224, 224], dtype: float32}"]]
     assert params[1:] == [["model.backbone", "resnet50"], ["epochs", "18"]]
 

@@ -2,50 +2,33 @@
 
 import json
 import signal
-import subprocess
-import sys
-import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from registry_world import copy_of, labels, shown, weights
-from worlds import World, environment, make_repository
+from forks import Forks
+from holdfast.registry.store import Registry
+from registry_world import copy_of, weights
+from worlds import World, make_repository
 
 MODEL = "app/scorer"
 CLEAN = "Data and pipelines are up to date."
 
-CUT_OFF = textwrap.dedent("""
-    import os, signal, sys
-    import holdfast.atomic as atomic
-    import holdfast.registry.promotion as promotion
-    import holdfast.registry.promotion_files as files
-    import holdfast.registry.promotion_source as source
-    import holdfast.registry.rewriting_commit as rewriting
-    import holdfast.registry.store as store
-    import holdfast.registry.objects as objects
+ROOM = "holdfast.registry"
+STEPS = [
+    *(f"{ROOM}.promotion_source:{name}" for name in ("copy_file", "put_in_place")),
+    *(f"{ROOM}.promotion_files:{name}" for name in ("keep_file", "put_in_place", "_write", "put_in_outs", "add_outs")),
+    *(f"{ROOM}.store:{name}" for name in ("create_exclusively", "write_atomically")),
+    *(f"{ROOM}.promotion:{name}" for name in ("write_json", "add_to_index")),
+    *(f"{ROOM}.rewriting_commit:{name}" for name in ("write_atomically", "_write", "_head")),
+]
 
-    calls = 0
-    def dying(real):
-        def step(*arguments, **named):
-            global calls
-            calls += 1
-            if calls == int(sys.argv[1]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            return result
-        return step
-    def watch(module, *names):
-        for name in names:
-            setattr(module, name, dying(getattr(module, name)))
-    watch(source, "copy_file", "put_in_place")
-    watch(files, "keep_file", "put_in_place", "_write", "put_in_outs", "add_outs")
-    watch(store, "create_exclusively", "write_atomically")
-    watch(promotion, "write_json", "add_to_index")
-    watch(rewriting, "write_atomically", "_write", "_head")
-    from holdfast.cli.main import main
-    main(sys.argv[2:])
-""")
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks(STEPS) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +55,28 @@ def promotion(number: int) -> list[str]:
     return ["registry", "promote", f"{run}/best.safetensors", "--as", MODEL, *files, "--rewrite-refs"]
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.soak)])
-def test_killed_at_any_step_the_next_run_ends_it(begun: World, tmp_path: Path, stride: int) -> None:
-    steps = 1 - stride
+def test_killed_at_any_step_the_next_run_ends_it(begun: World, forks: Forks, tmp_path: Path) -> None:
+    steps = 0
     while True:
-        steps += stride
+        steps += 1
         world = copy_of(begun, tmp_path / str(steps))
         before = world.git("rev-parse", "HEAD")
-        child = subprocess.run(
-            [sys.executable, "-c", CUT_OFF, str(steps), *promotion(2), "--yes"],
-            cwd=world.root, env=environment(world.home), capture_output=True, check=False,
-        )  # fmt: skip
-        if child.returncode == 0:
+        child = forks.holdfast(world, *promotion(2), "--yes", kill_at=steps)
+        if child.code == 0:
             break
-        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert child.code == -signal.SIGKILL, child.stderr
         # what programs read is one version or the other, with both labels on it
-        assert labels(world, MODEL) in ({"current": name, "production": name} for name in ("v1", "v2"))
+        on = Registry(world.root).model(MODEL)
+        assert (on.current, dict(on.aliases)) in [(name, {"production": name}) for name in ("v1", "v2")]
         assert (world.root / "models/app/scorer.safetensors").read_bytes() in [
             (world.root / f"outputs/run_{number}/best.safetensors").read_bytes() for number in (1, 2)
         ]
 
-        world.holdfast(*promotion(2), "--yes")
-        assert labels(world, MODEL) == {"current": "v2", "production": "v2"}
-        assert shown(world, "verify", "--offline")["findings"] == []
+        forks.holdfast(world, *promotion(2), "--yes")
+        on = Registry(world.root).model(MODEL)
+        assert (on.current, dict(on.aliases)) == ("v2", {"production": "v2"})
+        verified = json.loads(forks.holdfast(world, "registry", "verify", "--offline", "--json").stdout)
+        assert verified["findings"] == []
         assert world.git("status", "--porcelain") == "", steps
         assert world.git("rev-parse", "HEAD~1") == before
         assert (world.root / "app.py").read_text() == 'PATH = "models/app/scorer.safetensors"\n'
@@ -107,4 +89,4 @@ def test_killed_at_any_step_the_next_run_ends_it(begun: World, tmp_path: Path, s
         ]
         if steps % 6 == 0:
             assert world.dvc("status") == CLEAN
-    assert steps >= 15
+    assert steps == 21

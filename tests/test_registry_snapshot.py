@@ -339,7 +339,7 @@ def test_selection_by_metric_and_criteria(registry: Registry) -> None:
     model = registry.model(MODEL)
     assert select_version(model, metric="accuracy").name == "v3"  # NaN is never the best
     assert select_version(model, metric="test.f1").name == "v4"
-    with pytest.raises(NoneFitsError, match="Its metrics are accuracy, test, val_mse"):
+    with pytest.raises(NoneFitsError, match="None has recall: the metrics are accuracy, test, val_mse"):
         select_version(model, metric="recall")
     registry.register(MODEL, draft(10, metrics={"accuracy": 0.3}))
     assert select_version(registry.model(MODEL), metric="accuracy").name == "v5"  # of equals the newest

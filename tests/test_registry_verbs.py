@@ -49,11 +49,12 @@ def test_show_and_list(world: World) -> None:
     world.holdfast("registry", "deprecate", f"{MODEL}@v1", "--reason", "x", code=2)
     text = world.holdfast("registry", "show", MODEL).stdout.splitlines()
     assert text[0] == "digits/classifier, 2 versions: Handwritten digits"
-    assert text[2].split() == ["version", "labels", "accuracy", "test_loss", "size", "age", "commit"]
-    assert text[4].split()[:6] == ["v2", "current", "0.92", "(+0.01)", "0.08", "(-0.01)"]
+    columns = ["version", "labels", "accuracy ↑", "test_loss ↓", "size", "new bytes", "age", "commit"]
+    assert [column.strip() for column in text[2].split("   ") if column.strip()] == columns
+    assert text[4].split()[:8] == ["v2", "current", "0.92", "+0.01", "✓", "0.08", "-0.01", "✓"]
     assert text[5].split()[:4] == ["v1", "production", "0.91", "0.09"]
     markdown = world.holdfast("registry", "show", MODEL, "--md").stdout
-    assert "| v2 | current | 0.92 (+0.01) |" in markdown
+    assert "| v2 | current | 0.92 (+0.01 ✓) | 0.08 (-0.01 ✓) |" in markdown
     listed = shown(world, "list")["models"]
     assert [(m["model"], m["versions"], m["champion"], m["metrics"]["accuracy"]) for m in listed] == [
         (MODEL, 2, "v1", 0.91)
@@ -65,7 +66,7 @@ def test_show_and_list(world: World) -> None:
         world, "show", f"{MODEL}@v9", code=2
     )
     stored = world.holdfast("registry", "show", "--stored").stdout
-    assert "left out: the project has no vault" in stored
+    assert "as DVC stores them: the project has no vault" in stored
 
 
 def test_new_bytes_are_what_the_vault_took(world: World, tmp_path: Path) -> None:

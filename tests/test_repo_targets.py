@@ -9,9 +9,10 @@ from dvc.utils import glob_targets
 
 from holdfast.errors import HoldfastError, LockedError, PartlyDoneError, UsageError
 from holdfast.repo.cache import object_path
-from holdfast.repo.dvc import Selection, UsedObject, checkout, used_objects
+from holdfast.repo.dvc import Selection, UsedObject, checkout
 from holdfast.repo.lineage import read_lineage
-from holdfast.repo.workspace import Project
+from holdfast.repo.selection import used_objects
+from holdfast.repo.workspace import Project, find_project
 from worlds import World, make_repository
 
 # DVC 3.67 asks its own dependency for something deprecated
@@ -83,7 +84,7 @@ def as_dvc_says(root: Path, selection: Selection, *, push: bool) -> set[tuple[st
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
 def test_the_same_as_dvc(world: World, selection: Selection, push: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.folder)
-    used = used_objects(world.folder, selection, for_push=push)
+    used = used_objects(find_project(world.folder), selection, for_push=push)
     found = [(item.hash_name, item.oid) for item in used.objects]
     wanted = as_dvc_says(world.folder, selection, push=push)
     if selection.targets in (("data/sub",), ("data/a.txt",)):
@@ -97,7 +98,7 @@ def test_the_same_as_dvc(world: World, selection: Selection, push: bool, monkeyp
 
 def test_paths_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.folder)
-    used = used_objects(world.folder, Selection())
+    used = used_objects(find_project(world.folder), Selection())
     assert used.objects[0].oid.endswith(".dir")
     assert {item.path for item in used.objects} >= {"data", "data/a.txt", "model.pt", "extra/one.bin"}
 
@@ -106,12 +107,12 @@ def test_a_missing_listing_is_asked_for(world: World, tmp_path: Path, monkeypatc
     copy = tmp_path / "copy"
     shutil.copytree(world.root, copy, symlinks=True)
     monkeypatch.chdir(copy)
-    whole = used_objects(copy, Selection())
+    whole = used_objects(find_project(copy), Selection())
     listing = whole.objects[0]
     path = object_path(copy / ".dvc/cache", listing.hash_name, listing.oid)
     data = path.read_bytes()
     path.unlink()
-    lost = used_objects(copy, Selection())
+    lost = used_objects(find_project(copy), Selection())
     assert [item.oid for item in lost.missing] == [listing.oid]
     assert not [item for item in lost.objects if item.path.startswith("data")]
     asked: list[UsedObject] = []
@@ -120,14 +121,14 @@ def test_a_missing_listing_is_asked_for(world: World, tmp_path: Path, monkeypatc
         asked.extend(items)
         path.write_bytes(data)
 
-    assert used_objects(copy, Selection(), bring=bring) == whole
+    assert used_objects(find_project(copy), Selection(), bring=bring) == whole
     assert [item.oid for item in asked] == [listing.oid]
 
 
 def test_what_is_no_target(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.folder)
     with pytest.raises(UsageError, match="nowhere"):
-        used_objects(world.folder, Selection(("nowhere",)))
+        used_objects(find_project(world.folder), Selection(("nowhere",)))
     with pytest.raises(UsageError, match="nowhere"):
         checkout(world.folder, Selection(("nowhere",)))
 
@@ -147,7 +148,7 @@ def test_checkout(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         checkout(copy, Selection())
     assert (copy / "model.pt").read_text() == "mine, and nowhere else"
     assert checkout(copy, Selection(), force=True).modified == ("model.pt",)
-    for item in used_objects(copy, Selection()).objects:
+    for item in used_objects(find_project(copy), Selection()).objects:
         object_path(copy / ".dvc/cache", item.hash_name, item.oid).unlink(missing_ok=True)
     (copy / "model.pt").unlink()
     with pytest.raises(PartlyDoneError, match=r"model\.pt"):
@@ -159,14 +160,14 @@ def test_a_lock_is_told(world: World, tmp_path: Path, monkeypatch: pytest.Monkey
     shutil.copytree(world.root, copy, symlinks=True)
     monkeypatch.chdir(copy)
     with Repo(str(copy)) as repo, repo.lock, pytest.raises(LockedError, match="another DVC process"):
-        used_objects(copy, Selection())
+        used_objects(find_project(copy), Selection(("model.pt",)))
 
 
 def test_lineage(world: World) -> None:
     lineage = read_lineage(Project(world.folder, world.root), world.cache)
     model = lineage.versions["model.pt"]
     assert len(model) == 3
-    newest = used_objects(world.folder, Selection()).objects
+    newest = used_objects(find_project(world.folder), Selection()).objects
     (key,) = [(item.hash_name, item.oid) for item in newest if item.path == "model.pt"]
     assert model[0] == key
     first = lineage.older(key)[-1]

@@ -130,6 +130,18 @@ def test_targets_and_status(world: World) -> None:
     assert files(other.root / "data") == {"sub/3.csv": (world.root / "data/sub/3.csv").read_bytes()}
 
 
+def test_registered_versions_are_sent_though_dvc_does_not_track_them(world: World) -> None:
+    torch.save(model(7), world.root / "candidate.pt")
+    world.write(".gitignore", "/candidate.pt\n")
+    world.holdfast("registry", "register", "app/name", "candidate.pt")
+    world.commit("registered")
+    assert json.loads(world.holdfast("push", "model.pt", "--json").stdout)["statistics"]["files"] == 1
+    assert json.loads(world.holdfast("push", "--json").stdout)["statistics"]["files"] == 8
+    other = clone(world, "other")
+    other.holdfast("registry", "get", "app/name@v1", "-o", "got.pt")
+    assert (other.root / "got.pt").read_bytes() == (world.root / "candidate.pt").read_bytes()
+
+
 def test_what_is_nowhere(world: World) -> None:
     world.holdfast("push", "-A")
     lost = clone(world, "lost")

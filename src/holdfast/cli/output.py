@@ -103,11 +103,12 @@ def one_line(text: str) -> str:
 def _shown(block: str | Table) -> str | Table:
     """The block without what would steer a terminal or is no character: names of files and tensors may hold both."""
     if isinstance(block, str):
-        return _printable(block)
-    return replace(block, rows=[[_printable(cell) for cell in row] for row in block.rows])
+        return printable(block)
+    return replace(block, rows=[[printable(cell) for cell in row] for row in block.rows])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with what would steer a terminal, or is no character, as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

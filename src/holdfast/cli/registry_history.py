@@ -1,15 +1,17 @@
 """``holdfast registry history`` and ``diff``."""
 
+import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
 from holdfast.cli.groups import Verb
-from holdfast.cli.output import Form, Table, form_options
+from holdfast.cli.output import Form, Table, form_options, human_bytes, one_line
+from holdfast.cli.registry_columns import gate_metrics
 from holdfast.cli.registry_places import here, stores_of_project
-from holdfast.cli.registry_tables import emit_quickly
+from holdfast.cli.registry_tables import emit_quickly, terminal_width
 from holdfast.errors import UsageError
 from holdfast.registry.comparison import ValueChange, changed_values, compare_data, compare_values
 from holdfast.registry.entries import Model, Version, split_reference
@@ -18,6 +20,8 @@ from holdfast.registry.objects import Stores
 
 REVISION_DIGITS = 7
 NOTES_SHOWN = 5
+MESSAGE = "commit message"
+LEAST_MESSAGE = 16  # characters; what is shorter says nothing
 
 
 @click.command("history", cls=Verb)
@@ -44,7 +48,9 @@ def history(model: str | None, day: str | None, form: Form) -> None:
         if model is not None and not changes:
             registry.model(model)  # says what there is
         payload = {"format": "holdfast registry history 1", "changes": [_change(change) for change in changes]}
-        blocks: list[str | Table] = [_changes(changes)] if changes else ["No commit has a registry yet."]
+        nothing = "No commit has a registry yet."
+        width = terminal_width() if form == "text" else None
+        blocks: list[str | Table] = [_changes(changes, width)] if changes else [nothing]
     else:
         moment = _moment(reader, day, model)
         payload = {"format": "holdfast registry history at 1", **_moment_payload(moment)}
@@ -72,6 +78,9 @@ def diff(first: str, second: str, third: str | None, form: Form) -> None:
       holdfast registry diff digits/classifier v1 v2
       holdfast registry diff digits/classifier@production digits/classifier@v2
     """
+    if third is None and "/" not in second:
+        hint = "Write MODEL A B, or two references such as app/name@v1 app/name@v2"
+        raise UsageError(f"a version to compare {first}@{second} with is missing", hint=hint)
     names = (first, second) if third is None else (f"{first}@{second}", f"{first}@{third}")
     project, registry = here()
     sides: list[tuple[Model, Version]] = []
@@ -83,7 +92,8 @@ def diff(first: str, second: str, third: str | None, form: Form) -> None:
     labels = (f"{model_a.id}@{a.name}", f"{model_b.id}@{b.name}")
     reader = RegistryHistory(project)
     commits = (reader.introduced(model_a.id, a.name), reader.introduced(model_b.id, b.name))
-    metrics = compare_values(a.metrics, b.metrics)
+    directions = gate_metrics(project.root, registry.cache, time.time_ns()).directions
+    metrics = compare_values(a.metrics, b.metrics, directions)
     params = changed_values(a.params, b.params)
     data = compare_data(project, a, b, commits)
     kind, verdict = _weights(stores_of_project(project, offline=True), a, b)
@@ -96,7 +106,10 @@ def diff(first: str, second: str, third: str | None, form: Form) -> None:
         "sizes": [a.size, b.size],
         "data": None if data is None else [asdict(item) for item in data],
     }
-    emit_quickly(form, payload, _diff_blocks(labels, metrics, params, data, verdict))
+    if a.size != b.size:
+        verdict += f"; {human_bytes(a.size)} → {human_bytes(b.size)}"
+    blocks = [f"{labels[0]} and {labels[1]} are one version."]
+    emit_quickly(form, payload, _diff_blocks(labels, metrics, params, data, verdict) if len({*labels}) > 1 else blocks)
 
 
 def _moment(reader: RegistryHistory, day: str, model: str | None) -> Moment:
@@ -118,15 +131,31 @@ def _change(change: Change) -> dict[str, Any]:
     return {**asdict(change), "events": [{**asdict(event), "text": event.text} for event in change.events]}
 
 
-def _changes(changes: list[Change]) -> Table:
+def _changes(changes: list[Change], width: int | None) -> Table:
+    """A line for each event; the name of a single model is the title, and a message is cut where the terminal ends."""
+    columns = ["date (UTC)", "commit", "model", "what", "who", MESSAGE]
     rows = []
     for change in changes:
         when = change.date[:16].replace("T", " ") or "not committed"
+        made = [when, change.commit[:REVISION_DIGITS], change.model, "", change.author, one_line(change.subject)]
         for place, event in enumerate(change.events):
-            first = (when, change.commit[:REVISION_DIGITS], change.model) if not place else ("", "", "")
-            rows.append((*first, event.text, change.author if not place else "", change.subject if not place else ""))
-    columns = ("date (UTC)", "commit", "model", "what", "who", "commit message")
-    return Table(columns, rows, spare=("commit message", "who", "model"))
+            row = list(made) if not place else [""] * len(columns)
+            row[columns.index("what")] = event.text
+            rows.append(row)
+    title = ""
+    if len({change.model for change in changes}) == 1:
+        title = changes[0].model
+        place = columns.index("model")
+        columns, rows = [*columns[:place], *columns[place + 1 :]], [[*row[:place], *row[place + 1 :]] for row in rows]
+    table = Table(columns, rows, title, spare=("who", MESSAGE))
+    if width is None or table.width <= width:
+        return table
+    for kept in (table, table.fitted(table.width - 1)):  # with the author, else without
+        room = width - (kept.width - max(len(row[-1]) for row in [kept.columns, *kept.rows]))
+        if room >= LEAST_MESSAGE:
+            cut = [[*row[:-1], row[-1] if len(row[-1]) <= room else f"{row[-1][: room - 1]}…"] for row in kept.rows]
+            return replace(kept, rows=cut)
+    return table
 
 
 def _moment_payload(moment: Moment) -> dict[str, Any]:
@@ -195,7 +224,7 @@ def _diff_blocks(
     data: list[ValueChange] | None,
     verdict: str,
 ) -> list[str | Table]:
-    blocks: list[str | Table] = [f"{labels[0]} → {labels[1]}: {verdict}."]
+    blocks: list[str | Table] = [f"{labels[0]} → {labels[1]}: {verdict}.\n"]
     names = (labels[0].rpartition("@")[2], labels[1].rpartition("@")[2])
     if names[0] == names[1]:
         names = labels

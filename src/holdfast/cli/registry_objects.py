@@ -58,7 +58,7 @@ def get(version: str, output: Path | None, force: bool, remote: str | None, form
 @click.option(
     "--offline", is_flag=True, help="Ask neither a vault nor a remote: for a hook, or a machine without keys."
 )
-@click.option("--quick", is_flag=True, help="Compare sizes, and read no bytes.")
+@click.option("--quick", is_flag=True, help="Compare sizes; read neither bytes nor sources.")
 @click.option("--reread", is_flag=True, help="Read bytes that did not change since they were last read, too.")
 @click.option("--signature", is_flag=True, help="Check that every version's signature is of a key, and of its bytes.")
 @click.option(
@@ -79,10 +79,12 @@ def verify(
     remote: str | None,
     form: Form,
 ) -> None:
-    """Check the registry's files, that labels point to versions, and every version's bytes.
+    """Check the registry's files, that labels point to versions, every version's bytes, and what is in use.
 
     Bytes in DVC's cache are read: size, md5 and weights digest. Of all others it is asked whether the vault or a remote
-    has them. With --signature all bytes are read, those elsewhere brought. Ends with 13 where something is wrong.
+    has them. Versions with a label must load without running code, the current one must keep the gate's contract, and
+    no source may name it by a path at which it is not. With --signature all bytes are read, those elsewhere brought.
+    Ends with 13 where something is wrong.
 
     \b
     Examples:

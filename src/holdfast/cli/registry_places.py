@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.atomic import write_atomically
 from holdfast.cli.caches import PROJECT_PLACE
-from holdfast.registry.cache import RACY_NS, RegistryCache
+from holdfast.registry.cache import RegistryCache, file_states, is_settled
 from holdfast.registry.store import Registry
 from holdfast.repo.workspace import Project, find_project
 
@@ -55,37 +56,54 @@ def stores_of_project(project: Project, *, remote: str | None = None, offline: b
 def cache_of_project(project: Project) -> Path:
     """The folder of DVC's cache.
 
-    DVC takes 0.2 s to say so, as long as all else that `registry register` does; the answer holds while the files of
-    its configuration, and what names their places, stay as they are.
+    DVC takes 0.2 s to say so, as long as all else that `registry register` does.
     """
-    place = project.root / PROJECT_PLACE / "cache-folder.json"
+
+    def ask() -> str:
+        from holdfast.repo.dvc import local_cache
+
+        return str(local_cache(project.root).folder)
+
+    return Path(of_configuration(project, "cache-folder", ask))
+
+
+def of_configuration(project: Project, name: str, ask: Callable[[], str]) -> str:
+    """An answer that follows from the configuration of DVC and Holdfast alone.
+
+    It holds while the files of the configuration, and what names their places, stay as they are.
+
+    Args:
+        project: whose.
+        name: of the question.
+        ask: answers it; takes long.
+
+    Raises:
+        DvcConfigError: DVC's configuration is not readable.
+    """
+    place = project.root / PROJECT_PLACE / f"{name}.json"
     names = sorted(name for name in os.environ if name == "HOME" or name.startswith(("DVC_", "XDG_")))
     environment = [[name, os.environ[name]] for name in names]
     try:
         known = json.loads(place.read_bytes())
-        if known["environment"] == environment and all(_state(path) == state for path, state in known["files"]):
-            return Path(known["folder"])
+        before = [tuple(state) for state in known["files"]]
+        if known["environment"] == environment and before == list(file_states([str(state[0]) for state in before])):
+            return str(known["answer"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not asked yet, or torn
-    from holdfast.repo.dvc import local_cache  # with DVC's configuration, see above
+    from holdfast.inventory.config import CONFIG_FILE  # with YAML, and DVC's configuration, see above
+    from holdfast.repo.dvc import default_remote
     from holdfast.repo.dvc_outs import config_files
 
-    states = [(str(path), _state(str(path))) for path in config_files(project.root)]
-    folder = local_cache(project.root).folder
-    settled = all(state is None or time.time_ns() - state[2] > RACY_NS for _, state in states)
-    if settled:
-        answer = {"environment": environment, "files": states, "folder": str(folder)}
+    default_remote(project.root)  # where the configuration is broken, this one says so in a line
+    own = [folder / CONFIG_FILE for folder in (project.root, *project.root.parents)]
+    own = own[: own.index(project.git_root / CONFIG_FILE) + 1]
+    states = file_states([str(path) for path in (*config_files(project.root), *own)])
+    answer = ask()
+    if is_settled(states, time.time_ns()):
+        content = {"environment": environment, "files": states, "answer": answer}
         with contextlib.suppress(OSError):  # a project that cannot be written is asked each time
-            write_atomically(place, json.dumps(answer))
-    return folder
-
-
-def _state(path: str) -> list[int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a string comes out of JSON
-    except OSError:
-        return None
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+            write_atomically(place, json.dumps(content))
+    return answer
 
 
 def project_vault(project: Project, *, jobs: int = 4) -> "Vault | None":

@@ -27,8 +27,9 @@ def resolve(prefer: Side | None, aliases: tuple[str, ...], form: Form) -> None:
     """Mend what a merge, rebase or cherry-pick left of the registry, between `git merge` and `git commit`.
 
     A number that both sides took stays with the side whose version is tagged, else the one that the upstream branch
-    has, else ours; the other version gets the next free number. dvc.lock is merged stage by stage. Aliases that both
-    sides moved are for you to decide. What was mended is added to git's index.
+    has, else ours; the other version gets the next free number, and its signature goes along. dvc.lock is merged stage
+    by stage. Cards and READMEs say what is current, and keep what people wrote in them. Aliases that both sides moved
+    are for you to decide. What was mended is added to git's index.
 
     \b
     Examples:
@@ -48,7 +49,7 @@ def resolve(prefer: Side | None, aliases: tuple[str, ...], form: Form) -> None:
 
 
 def _blocks(result: Resolution) -> list[str | Table]:
-    if not result.files:
+    if not result.files and not result.gone:
         return ["The merge left nothing to mend in the registry."]
     blocks: list[str | Table] = []
     if result.renumbered:
@@ -61,5 +62,7 @@ def _blocks(result: Resolution) -> list[str | Table]:
     if result.stages:
         blocks.append(f"Both sides changed these stages of dvc.lock, see `dvc status`: {', '.join(result.stages)}.")
     blocks += [f"Note: {note}." for note in result.notes]
+    if result.gone:
+        blocks.append(f"Removed: {', '.join(result.gone)}.")
     blocks.append(f"Added to the index: {', '.join(result.files)}. `git commit` ends the merge.")
     return blocks

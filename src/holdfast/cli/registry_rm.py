@@ -28,7 +28,8 @@ def remove(version: str | None, carry_out: bool, saved: Path | None, form: Form)
     """Show what stands in the way of removing a version; with --apply, remove it.
 
     In its way are labels, sources that refer to it by its path or as MODEL@VERSION, and versions that came out of it.
-    Its bytes stay until a collection finds that nothing else keeps them; its number is never used again.
+    Its signature goes along. Its bytes stay until a collection finds that nothing else keeps them; its number is never
+    used again.
 
     \b
     Examples:
@@ -56,13 +57,17 @@ def _blocks(plan: RemovalPlan, done: bool) -> list[str | Table]:
     kept = (
         f" with {', '.join(plan.shared)}" if plan.shared else " until a collection finds that nothing else keeps them"
     )
+    signed = " and its signature" if plan.signature else ""
+    lasting = f"No commit has {', '.join(plan.uncommitted)} as it is: git cannot bring that back."
     if done:
-        undo = f"`git checkout HEAD -- {plan.file.rpartition('/')[0]}` undoes it before you commit"
-        return [f"Removed {name}; {undo}.", f"{bytes_}{kept}."]
+        undo = f"`git checkout HEAD -- {plan.file.rpartition('/')[0]}` undoes it before you commit."
+        return [f"Removed {name}{signed}.", f"{bytes_}{kept}.", lasting if plan.uncommitted else undo]
     if not plan.needs:
+        files = f"{plan.file}, {plan.signature}" if plan.signature else plan.file
         return [
-            f"Would remove {name}: {plan.file}. Nothing stands in the way.",
+            f"Would remove {name}{signed}: {files}. Nothing stands in the way.",
             f"{bytes_}{kept}.",
+            *([lasting] if plan.uncommitted else []),
             "Nothing was changed. `--apply` removes it.",
         ]
     rows = [(need.kind, need.place, need.why) for need in plan.needs]

@@ -20,15 +20,16 @@ from holdfast.registry.rollback import Rollback, roll_back
     "-f",
     "--force",
     is_flag=True,
-    help="Also where production is protected, or the stable path holds what is nowhere else.",
+    help="Also where production is protected, the stable path holds what is nowhere else, or a card cannot be edited.",
 )
 @form_options
 def rollback(model: str, to: str | None, remote: str | None, dry_run: bool, force: bool, form: Form) -> None:
-    """Put the version before into use again: `current`, the alias `production`, and the stable file.
+    """Put the version before into use again: `current`, the alias `production`, the stable file, and what is beside it.
 
-    The file comes from DVC's cache, a vault or a remote, and its entry in dvc.lock follows, so that `dvc status` is
-    clean and `dvc repro` leaves it so. Refused where the stage's inputs changed since it ran. The version before is the
-    newest one below that was in use; deprecated ones are passed over.
+    That is its configuration and predictions, the model's card and the application's README. The bytes come from DVC's
+    cache, a vault or a remote, and their entries in dvc.lock follow, so that `dvc status` is clean and `dvc repro`
+    leaves it so. Refused where the stage's inputs changed since it ran. The version before is the newest one below that
+    was in use; deprecated ones are passed over.
 
     \b
     Examples:
@@ -58,6 +59,12 @@ def _lines(done: Rollback, *, dry_run: bool) -> list[str]:
         lines.append(f"{done.path} holds {done.after} already.")
     if done.config:
         lines.append(f"{done.config} {'would be' if dry_run else 'is'} as it was committed with {done.after}.")
+    if done.predictions:
+        lines.append(f"{done.predictions} {'would be' if dry_run else 'is'} that of {done.after}.")
+    if done.texts:
+        says = "would say" if dry_run else "says" if len(done.texts) == 1 else "say"
+        lines.append(f"{' and '.join(done.texts)} {says} so.")
+    lines += [f"Note: {note}." for note in done.notes]
     if not dry_run:
         lines.append("Commit it: `git commit -a` takes the registry and dvc.lock along.")
     return lines

@@ -52,6 +52,10 @@ def select(
     """
     if (ab is None) != (key is None) or (ab is not None and (criteria or metric or direction)):
         raise UsageError("--ab and --key go together, and alone", hint="`holdfast registry select --help` has examples")
+    if direction and metric is None:
+        raise UsageError("--max and --min belong to --best", hint=f"--best METRIC --{direction}")
+    if key == "":
+        raise UsageError("--key is empty", hint="All whose key is not known would get the same label")
     registry = load_registry(source or _root())
     chosen = None if direction is None else "max" if direction == "max" else "min"
     found = registry.select(
@@ -82,11 +86,12 @@ def _shares(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
         label, equals, share = part.strip().partition("=")
+        percent = share.endswith("%")
         try:
-            value = float(share)
+            value = float(share.removesuffix("%")) / (100 if percent else 1)
         except ValueError:
             value = -1.0
         if not label or not equals or value < 0 or label in shares:
-            raise UsageError(f"{part!r} is no share", hint="Write --ab production=0.9,staging=0.1")
+            raise UsageError(f"{part!r} is no share", hint="Write --ab production=0.9,staging=0.1, or 90% and 10%")
         shares[label] = value
     return shares

@@ -1,6 +1,6 @@
 """``holdfast push``, ``pull``, ``fetch`` and ``status``: DVC's words, with a vault at the other end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
 from holdfast.cli.vaults import project_vault
-from holdfast.repo.dvc import CheckedOut, Selection, checkout
-from holdfast.repo.workspace import find_project
+from holdfast.repo.cache import read_members
+from holdfast.repo.dvc import CheckedOut, Selection, UsedObject, checkout, local_cache
+from holdfast.repo.dvcfiles import LISTING_SUFFIX, MD5
+from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.transfer import Compared, Fetched, Pushed, Transferred, failures
 from holdfast.vault.transfer import compare as compare_with_vault
 from holdfast.vault.transfer import fetch as fetch_from_vault
@@ -54,8 +56,9 @@ def _selecting(function: Command) -> Command:
 def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: Form, **selected: Any) -> None:
     """Send cached objects to the vault.
 
-    Those of all outs, or of TARGETS, as `dvc push` selects them. What the vault has already, in whatever file, is not
-    sent again; new versions are stored as differences where that is smaller and reading them does not take longer.
+    Those of all outs, and of all versions of the registry; or of TARGETS, as `dvc push` selects them. What the vault
+    has already, in whatever file, is not sent again; new versions are stored as differences where that is smaller and
+    reading them does not take longer.
 
     \b
     Examples:
@@ -65,7 +68,13 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
     project = find_project(Path.cwd())
     with project_vault(project, remote, jobs=jobs) as vault, bar("Pushing") as progress:
         report = push_to_vault(
-            vault, project, Selection(**selected), delta=not no_delta, run_cache=run_cache, progress=progress
+            vault,
+            project,
+            Selection(**selected),
+            delta=not no_delta,
+            run_cache=run_cache,
+            besides=[] if selected["targets"] else _registered(project),
+            progress=progress,
         )
         url = vault.url
     emit(form, {"format": "holdfast push 1", "vault": url, **asdict(report)}, _pushed(report, url))
@@ -143,9 +152,58 @@ def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selec
         return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
 
 
+def _registered(project: Project) -> list[UsedObject]:
+    """The objects of all versions of the registry: DVC need not track them."""
+    if not (project.root / "registry").is_dir():
+        return []
+    from holdfast.registry.store import Registry  # imported here: most projects have none
+
+    cache = local_cache(project.root).folder
+    versions = [version for model in Registry(project.root).models() for version in model.versions]
+    found = []
+    for version in versions:
+        found.append(UsedObject(MD5, version.oid, version.path, version.size))
+        if version.oid.endswith(LISTING_SUFFIX):
+            members = read_members(cache, MD5, version.oid) or ()
+            found += [UsedObject(MD5, oid, f"{version.path}/{name}") for name, oid in members]
+    return found
+
+
 def _raise_failures(report: Transferred) -> None:
-    if (error := failures(report)) is not None:
-        raise error
+    error = failures(report)
+    if error is None:
+        return
+    if isinstance(report, Fetched) and (waiting := _waiting_here(report.missing)):
+        more = " …" if len(waiting) > NAMES_SHOWN else ""
+        error.hint = f"These wait in the quarantine: `holdfast gc restore {' '.join(waiting[:NAMES_SHOWN])}{more}`"
+    raise error
+
+
+def _waiting_here(paths: Sequence[str]) -> list[str]:
+    """What to call those objects that a collection took out of the cache and that can be brought back."""
+    if not paths:
+        return []
+    # imported here: nothing else of a pull needs it
+    from holdfast.cli.gc_world import world_here
+    from holdfast.gc.quarantine import list_held
+    from holdfast.repo.gitfolder import find_git_folder
+    from holdfast.repo.history import HistoryReader
+
+    with world_here() as world:
+        held = [one for one in list_held(world) if one.oid]
+        if not held:
+            return []
+        # what a file has become again was called something else, or nothing, when it went
+        sightings = HistoryReader(find_git_folder(world.project.git_root)).read_workspace().sightings
+    prefix = f"{world.project.prefix}/" if world.project.prefix else ""
+    known = {sighting.out.path.removeprefix(prefix): sighting.out.oid for sighting in sightings}
+    found = []
+    for path in paths:
+        if any(one.is_meant(path) for one in held):
+            found.append(path)
+        elif any(one.oid == known.get(path) for one in held):
+            found.append(known[path][:12])
+    return found
 
 
 def _pushed(report: Pushed, url: str) -> list[str]:
@@ -166,7 +224,16 @@ def _brought(report: Fetched, url: str) -> list[str]:
         first = f"{plural(report.files, 'object')} fetched from {url}: {human_bytes(report.bytes)}."
     else:
         first = "Everything is in the cache." if not report.missing and not report.failed else "Nothing was fetched."
-    return [first, *_elsewhere(report.elsewhere)]
+    return [first, *_quarantined(report), *_elsewhere(report.elsewhere)]
+
+
+def _quarantined(report: Fetched) -> list[str]:
+    if not report.waiting:
+        return []
+    names = ", ".join(report.waiting[:NAMES_SHOWN])
+    count = plural(len(report.waiting), "object")
+    told = f"A collection let go of {count} of these, and the quarantine will end: {names}."
+    return [f"{told} `holdfast gc restore PATH` keeps them."]
 
 
 def _elsewhere(paths: tuple[str, ...]) -> list[str]:

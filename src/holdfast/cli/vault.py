@@ -18,8 +18,9 @@ from holdfast.cli.vaults import project_vault, vault_url
 from holdfast.errors import IntegrityError, UsageError
 from holdfast.formats.source import FileSource, Source
 from holdfast.repo.cache import RUN_CACHE, object_path
-from holdfast.repo.dvc import Selection, local_cache, used_objects
+from holdfast.repo.dvc import Selection, local_cache
 from holdfast.repo.lineage import read_lineage
+from holdfast.repo.selection import used_objects
 from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.check import CheckResult, check_vault
 from holdfast.vault.explain import Explanation, explain_file
@@ -183,7 +184,7 @@ def explain(target: str, remote: str | None, jobs: int, everything: bool, form: 
 def _oid_of(project: Project, target: str) -> str:
     if ":" in target:
         return target
-    found = [item for item in used_objects(project.root, Selection((target,))).objects if not item.oid.endswith(".dir")]
+    found = [item for item in used_objects(project, Selection((target,))).objects if not item.oid.endswith(".dir")]
     if len(found) != 1:
         raise UsageError(f"{target} stands for {plural(len(found), 'file')}", hint="Name one file")
     return f"{found[0].hash_name}:{found[0].oid}"

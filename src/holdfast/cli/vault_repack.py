@@ -1,7 +1,8 @@
 """``holdfast vault repack`` and ``purge``: store old versions smaller, and delete what nobody needs any more."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,16 +13,22 @@ import click
 from holdfast.atomic import write_atomically
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.durations import duration
+from holdfast.cli.gc_world import world_here
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar
 from holdfast.cli.vaults import project_vault
 from holdfast.errors import PartlyDoneError, UsageError
+from holdfast.gc.plan import Request
+from holdfast.gc.planning import gather_for
+from holdfast.gc.policy import find_policy
+from holdfast.gc.vault import live_files
 from holdfast.registry.store import Registry
 from holdfast.repo.dvc import local_cache
 from holdfast.repo.lineage import ObjectKey, read_lineage
 from holdfast.repo.workspace import Project, find_project
-from holdfast.vault.collecting import GRACE, RECENT, Purged, Settled, purge, settle
+from holdfast.vault.collecting import Purged, Settled, purge, settle
+from holdfast.vault.periods import GRACE, RECENT
 from holdfast.vault.repack import Repacked, RepackPlan, ToStore, plan_repack, repack
 
 JOBS = 4
@@ -139,15 +146,22 @@ def purge_command(
 ) -> None:
     """Delete what was replaced or found to be of no use, once it has waited. Shows it, unless told to delete it.
 
+    What has become needed again meanwhile is kept.
+
     \b
     Examples:
       holdfast vault purge
       holdfast vault purge --older-than 30d --yes
     """
-    project = find_project(Path.cwd())
-    with project_vault(project, remote, jobs=jobs) as vault:
-        settled = settle(vault, grace=grace, wait=WAIT) if yes else Settled((), (), 0)
-        done = purge(vault, older_than=older_than, dry_run=not yes)
+    with world_here() as world, project_vault(world.project, remote, jobs=jobs) as vault:
+        policy, request = find_policy(world.project.root), Request(("vault",), vaults=(remote or "",), offline=True)
+
+        def live() -> Collection[str]:
+            """What a collection let go, and something names again, comes back."""
+            return live_files(vault, gather_for(world, request, policy, now=time.time()))
+
+        settled = settle(vault, live, grace=grace, recent=policy.minimum_age, wait=WAIT) if yes else Settled((), (), 0)
+        done = purge(vault, live, older_than=older_than, dry_run=not yes)
         url = vault.url
     payload = {"format": "holdfast vault purge 1", "vault": url, "deleted": yes, **asdict(done)}
     emit(form, payload, list(_purged(done, url, yes)))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.formats.cache import Key
 from holdfast.inventory import tree
 from holdfast.repo.cache import list_objects, read_members
 from holdfast.repo.dvc import local_cache
@@ -15,7 +16,7 @@ from holdfast.repo.refs import open_repository
 from holdfast.repo.workspace import Project
 
 # what other tools own: to replace a file there by a link would break them
-SKIPPED_FOLDERS = frozenset({".git", ".dvc", "node_modules", "__pycache__"})
+SKIPPED_FOLDERS = frozenset({".git", ".dvc", ".holdfast", "node_modules", "__pycache__"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Candidate:
     size: int
     inode: tuple[int, int]
     modified: int
+
+    @property
+    def key(self) -> Key:
+        """What its digests are kept under."""
+        return (*self.inode, self.size, self.modified)
 
 
 def walk_files(top: Path, *, min_size: int, skipped: Collection[Path], notes: list[str]) -> Iterator[Candidate]:

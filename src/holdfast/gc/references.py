@@ -93,7 +93,14 @@ class References:
 
     def of(self, key: Key) -> list[Name]:
         """The names of an object, best first."""
-        return sorted(self.names.get(key, {}).values(), key=lambda name: name.order)
+        names = list(self.names.get(key, {}).values())
+        return sorted(names, key=lambda name: name.order) if len(names) > 1 else names
+
+
+def key_of(oid: str) -> Key:
+    """The hash and the name of a vault's file."""
+    kind, _, value = oid.partition(":")
+    return kind, value
 
 
 def mention(sighting: Sighting) -> Mention:

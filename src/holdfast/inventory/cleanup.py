@@ -132,20 +132,30 @@ def plan_cleanup(scan: ScanReport, cache: DigestCache, *, progress: Callable[[st
     for path, model in models.items():
         families.setdefault(model.family, []).append(path)
     rivalries = [_compare(group, families, models, scan, progress) for group in scan.rivalries]
+    return Cleanup(scan, tuple(rivalries), tuple(find_removals(scan, cache)), tuple(notes))
+
+
+def find_removals(scan: ScanReport, cache: DigestCache) -> list[Removal]:
+    """What could go, the largest first; a file is in one of them at most. No checkpoint is compared.
+
+    Args:
+        scan: the inventory.
+        cache: what is known of files' content.
+    """
+    models = {model.path: model for model in scan.models if model.link is None}
     seen: set[str] = set()
     removals = []
     for removal in (
         *_copies(scan, Twins(scan.files, equal_files(cache))),
         *_caches(scan),
         *_duplicates(scan, models),
-        *_secondary(rivalries, scan, models),
+        *_secondary(scan, models),
         *_unreferenced(scan),
     ):
         if seen.isdisjoint(removal.files):
             removals.append(removal)
             seen.update(removal.files)
-    removals.sort(key=lambda removal: (-removal.bytes, removal.what))
-    return Cleanup(scan, tuple(rivalries), tuple(removals), tuple(notes))
+    return sorted(removals, key=lambda removal: (-removal.bytes, removal.what))
 
 
 def _compare(
@@ -262,17 +272,17 @@ def _worth(model: ModelFile) -> tuple[int, int]:
     return (-len(model.versions), -model.used.references)
 
 
-def _secondary(rivalries: Iterable[Rivalry], scan: ScanReport, models: dict[str, ModelFile]) -> list[Removal]:
+def _secondary(scan: ScanReport, models: dict[str, ModelFile]) -> list[Removal]:
     """Families that are used less than a rival."""
     result = []
-    for rivalry in rivalries:
-        for family in rivalry.families[1:]:
+    for group in scan.rivalries:
+        for family in group[1:]:
             members = [model for model in models.values() if model.family == family and model.status == "secondary"]
             if members:
                 paths = {model.path for model in members}
                 users = tuple(place.place for place in _places(scan, paths))
                 alone = tuple(sorted(_unkept(members)))
-                why = f"{rivalry.families[0]} is used more"
+                why = f"{group[0]} is used more"
                 result.append(Removal("secondary", family, tuple(sorted(paths)), _size(members), why, users, alone))
     return result
 

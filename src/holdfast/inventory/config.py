@@ -5,18 +5,22 @@ the rest. A section that is not in the file is empty and gives the defaults.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from holdfast.errors import HoldfastError
+from holdfast.inventory.amounts import read_duration, read_size
+
+_T = TypeVar("_T")
 
 CONFIG_FILE = "holdfast.yaml"
 CONFIG_MAX_BYTES = 2**20
 # the sections that Holdfast has; a room that reads a new one adds it here
-SECTIONS = ("canonical", "code", "gc", "repos", "runs", "scan", "vault", "workspace")
+SECTIONS = ("canonical", "code", "gc", "remote", "repos", "runs", "scan", "vault", "workspace")
 _TOPS = (".git", ".dvc")
 
 
@@ -140,15 +144,34 @@ class Section:
             raise self.wrong(key, f"is {_what(node)}, and must be true or false")
         return value
 
-    def text(self, key: str, default: str) -> str:
-        """A text that is not empty."""
+    def text(self, key: str, default: str, *, among: Iterable[str] | None = None) -> str:
+        """A text that is not empty, one of ``among`` where that is given."""
         node = self.take(key)
         if node is None:
             return default
         value = _scalar(node)
         if not isinstance(value, str) or not value:
             raise self.wrong(key, f"is {_what(node)}, and must be a text")
+        if among is not None and value not in (known := list(among)):
+            raise self.wrong(key, f"is {value!r}, and may be {', '.join(known)}")
         return value
+
+    def has(self, key: str) -> bool:
+        """Whether there is something under ``key``, which counts as known from now on."""
+        return self.take(key) is not None
+
+    def says(self, key: str, word: str) -> bool:
+        """Whether just ``word`` stands under ``key``, which counts as known from now on."""
+        node = self.take(key)
+        return isinstance(node, yaml.ScalarNode) and node.value == word
+
+    def duration(self, key: str, default: timedelta) -> timedelta:
+        """A length of time such as ``14d``."""
+        return self._amount(key, default, read_duration)
+
+    def size(self, key: str, default: int | None) -> int | None:
+        """A number of bytes such as ``50GB``."""
+        return self._amount(key, default, read_size)
 
     def texts(self, key: str, default: Iterable[str], *, among: Iterable[str] | None = None) -> tuple[str, ...]:
         """A list of texts, each one of ``among`` where that is given."""
@@ -165,6 +188,17 @@ class Section:
             if known is not None and value not in known:
                 raise self._error(item, (*self.keys, key), f"holds {value!r}, and may hold {', '.join(known)}")
         return tuple(str(value) for value in values)
+
+    def _amount(self, key: str, default: _T, read: Callable[[str], _T]) -> _T:
+        node = self.take(key)
+        if node is None:
+            return default
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.wrong(key, f"is {_what(node)}, and must be one value")
+        try:
+            return read(str(node.value))
+        except ValueError as error:
+            raise self.wrong(key, f"is wrong: {error}") from error
 
     def close(self) -> None:
         """Refuse what nobody asked for.

@@ -117,6 +117,8 @@ class Twins:
     def __init__(self, files: Iterable[File], same: Callable[[File, File], bool]) -> None:
         self._same = same
         self._places: dict[str, list[File]] = {}
+        # a name may occur ten thousand times: in each run, in each package
+        self._sizes: dict[str, dict[int, list[File]]] = {}
         for file in files:
             self._places.setdefault(file.name, []).append(file)
 
@@ -125,10 +127,17 @@ class Twins:
         size = _size(file)
         if not size:
             return None
-        for other in self._places[file.name]:
-            if other is not file and allowed(other) and _size(other) == size and self._same(file, other):
+        for other in self._of_size(file.name, size):
+            if other is not file and allowed(other) and self._same(file, other):
                 return other
         return None
+
+    def _of_size(self, name: str, size: int) -> list[File]:
+        if name not in self._sizes:
+            self._sizes[name] = {}
+            for file in self._places[name]:
+                self._sizes[name].setdefault(_size(file), []).append(file)
+        return self._sizes[name].get(size, [])
 
 
 def _maybe_packages(files: Sequence[File]) -> list[str]:

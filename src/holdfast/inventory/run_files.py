@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def _plain(loader: Any, _suffix: str, node: yaml.Node) -> Any:
 _Loader.add_multi_constructor("", _plain)
 
 
+@lru_cache(maxsize=1 << 16)
 def role_of(path: str) -> Role:
     """What a file is, from its path within the run (with ``/``)."""
     text = path.lower().removesuffix(".dvc")

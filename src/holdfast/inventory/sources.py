@@ -17,6 +17,8 @@ Kind = Literal["python", "notebook", "config", "shell", "build", "docs"]
 MAX_SOURCE_BYTES = 4 << 20
 MAX_NOTEBOOK_BYTES = 64 << 20
 BINARY_PROBE_BYTES = 8192
+OWN_PROBE_BYTES = 512
+_OWN_JSON = re.compile(rb'"format":\s*"holdfast |"kind":\s*"registry consolidate"')
 
 # what DVC writes itself tracks a file and does not use it
 SKIPPED_FILES = frozenset({"dvc.lock"})
@@ -102,6 +104,8 @@ def read_source(source: Source, notes: list[str]) -> str | None:
         return None
     if b"\0" in data[:BINARY_PROBE_BYTES]:
         return None
+    if source.kind == "config" and _OWN_JSON.search(data[:OWN_PROBE_BYTES]):
+        return None  # a plan or report names files, and uses none
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from holdfast.errors import HoldfastError
 from holdfast.objectstore.answers import Place, failure_of, is_conflict
 from holdfast.objectstore.parallel import JOBS, concurrently, interruptibly
+from holdfast.objectstore.parts import COPY_BYTES_PER_SECOND, COPY_SINGLE_BYTES, PartCopier
 from holdfast.objectstore.retry import Retry
 from holdfast.objectstore.spans import check_span, cut, merged
 from holdfast.objectstore.store import (
@@ -80,12 +81,16 @@ class BucketStore:
         connect: makes an obstore client for the bucket, the prefix left out.
         retry: when to ask again.
         stall_seconds: a server that says nothing for as long does not answer.
+        copier: copies what is longer than ``copy_single_bytes``; None where one request copies anything.
+        copy_single_bytes: the most that one request copies.
     """
 
     place: Place
     connect: Callable[[Link], "Client"]
     retry: Retry = field(default_factory=Retry)
     stall_seconds: float = 30.0
+    copier: PartCopier | None = None
+    copy_single_bytes: int = COPY_SINGLE_BYTES
     _clients: "dict[Link, Client]" = field(default_factory=dict, repr=False)
     _bulk_delete: bool = True
     _known: bool = False  # the server has answered
@@ -171,6 +176,17 @@ class BucketStore:
             return True
 
         return self._retried(attempt)
+
+    def copy(self, source: ObjectInfo, target: str) -> None:
+        """Copy an object; by the server, in parts that are all as long but the last above what one request may copy."""
+        import obstore
+
+        path, goal = self._path(source.key), self._path(target)
+        if self.copier is not None and source.size > self.copy_single_bytes:
+            self.copier.copy(source, path, goal)
+            return
+        link = Link(self._deadline(source.size, COPY_BYTES_PER_SECOND))
+        self._ask(source.key, lambda: obstore.copy(self._client(link), path, goal))
 
     def delete(self, key: str) -> None:
         """Delete an object; it is no error that there is none."""
@@ -345,10 +361,10 @@ class BucketStore:
     def _writer(self, nbytes: int) -> "Client":
         return self._client(Link(self._deadline(nbytes)))
 
-    def _deadline(self, nbytes: int) -> float:
-        """Seconds for an upload, in steps that double, so that there are few clients."""
+    def _deadline(self, nbytes: int, slowest: int = SLOWEST_BYTES_PER_SECOND) -> float:
+        """Seconds for an upload or a copy, in steps that double, so that there are few clients."""
         seconds = self.stall_seconds
-        while seconds < self.stall_seconds + nbytes / SLOWEST_BYTES_PER_SECOND and nbytes > SLOWEST_BYTES_PER_SECOND:
+        while seconds < self.stall_seconds + nbytes / slowest and nbytes > slowest:
             seconds *= 2
         return seconds
 

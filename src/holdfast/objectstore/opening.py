@@ -13,6 +13,7 @@ from holdfast.objectstore.credentials import settings
 from holdfast.objectstore.folder import FolderStore
 from holdfast.objectstore.location import R2_HOST, Location, locate
 from holdfast.objectstore.options import StoreOptions
+from holdfast.objectstore.parts import PartCopier, connector
 from holdfast.objectstore.retry import Retry
 from holdfast.objectstore.source import ObjectSource
 from holdfast.objectstore.store import InvalidKeyError, ObjectStore, check_key
@@ -70,16 +71,21 @@ def _opened(location: Location, prefix: str, options: StoreOptions, retry: Retry
         check_key(prefix)
     if location.scheme == "memory":
         return BucketStore(Place("memory://", prefix), _memory(), retry)
-    make, server = {"s3": _s3, "gs": _google, "az": _azure}[location.scheme](location, options)
+    if location.scheme == "s3":
+        make, server, link_parts = _s3(location, options)
+    else:
+        make, server = {"gs": _google, "az": _azure}[location.scheme](location, options)
+        link_parts = None
 
     def connect(link: Link) -> "Client":
         return make(link, _client_options(link, options, server), _retry_config(link, retry))
 
     place = Place(location.written, prefix, urlsplit(server).netloc)
-    return BucketStore(place, connect, retry, options.stall_seconds)
+    copier = PartCopier(place, location.bucket, link_parts, retry, options.encryption) if link_parts else None
+    return BucketStore(place, connect, retry, options.stall_seconds, copier)
 
 
-def _s3(location: Location, options: StoreOptions) -> "tuple[Maker, str]":
+def _s3(location: Location, options: StoreOptions) -> "tuple[Maker, str, Callable[[], Any]]":
     from obstore.store import S3Store
 
     endpoint = location.endpoint or options.endpoint
@@ -115,7 +121,7 @@ def _s3(location: Location, options: StoreOptions) -> "tuple[Maker, str]":
             credential_provider=keys.credentials if keys else None,
         )
 
-    return make, endpoint
+    return make, endpoint, connector(options, endpoint, region, keys.credentials if keys else None)
 
 
 def _google(location: Location, options: StoreOptions) -> "tuple[Maker, str]":

@@ -158,6 +158,18 @@ class ObjectStore(Protocol):
         with ours, we have created it. So something in ``data`` must be the writer's own where it matters who was first.
         """
 
+    def copy(self, source: ObjectInfo, target: str) -> None:
+        """Copy an object within the store, by the server where there is one. Replaces ``target``. Atomic, durable.
+
+        Retried, idempotent. Content type and metadata go with it; a bucket's default storage class is the copy's.
+        Whether ``source`` was still the one that is meant only some stores can tell: whoever needs to know asks again
+        for both afterwards.
+
+        Raises:
+            ObjectNotFoundError: there is no source.
+            ChangedError: the source is no longer that one.
+        """
+
     def delete(self, key: str) -> None:
         """Delete an object; it is no error that there is none. Retried, idempotent."""
 

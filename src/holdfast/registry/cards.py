@@ -48,12 +48,14 @@ class Dataset:
         path: from the project's root; empty where it is not there.
         oid: DVC's name for its state; empty where it is not tracked.
         role: ``training`` or ``evaluation``.
+        size: bytes; None where nobody said.
     """
 
     name: str
     path: str = ""
     oid: str = ""
     role: str = "training"
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,17 @@ def _card_body(facts: CardFacts) -> str:
         rows = [(escape(name), value) for name, value in metrics]
         parts.append("## Metrics\n\n" + table(["metric", "value"], rows, right={1}))
     if facts.data:
-        data = [(escape(item.name), escape(item.role), code(item.path), code(item.oid)) for item in facts.data]
-        parts.append("## Data\n\n" + table(["data", "used for", "path", "md5"], data))
+        data = [
+            (
+                escape(item.name),
+                escape(item.role),
+                code(item.path),
+                "" if item.size is None else _size(item.size),
+                code(item.oid),
+            )
+            for item in facts.data
+        ]
+        parts.append("## Data\n\n" + table(["data", "used for", "path", "size", "md5"], data, right={3}))
     if facts.contract:
         rows = [(code(str(name)), code(_inline(spec))) for name, spec in facts.contract.items()]
         parts.append("## Contract\n\n" + table(["name", "shape and dtype"], rows))

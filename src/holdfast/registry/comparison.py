@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.registry.entries import Version
-from holdfast.registry.selection import better_is
+from holdfast.registry.selection import Direction, better_is
+from holdfast.registry.table import flatten
 from holdfast.repo.history import HistoryReader, UnknownRevisionError
 from holdfast.repo.refs import open_repository
 from holdfast.repo.workspace import Project
@@ -19,11 +20,13 @@ class ValueChange:
         name: with dots for one in a mapping.
         a: of the first.
         b: of the second.
+        direction: of a metric which way it is better; None to take it from the name.
     """
 
     name: str
     a: Any
     b: Any
+    direction: Direction | None = None
 
     @property
     def difference(self) -> float | None:
@@ -34,28 +37,28 @@ class ValueChange:
 
     @property
     def better(self) -> bool | None:
-        """Whether a metric got better, taken from its name; None where it is equal or no number."""
+        """Whether a metric got better; None where it is equal or no number."""
         difference = self.difference
         if not difference or difference != difference:
             return None
-        return (difference > 0) == (better_is(self.name) == "max")
+        return (difference > 0) == ((self.direction or better_is(self.name)) == "max")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under names with dots; lists stay as they are."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            result |= flatten(value, f"{prefix}{name}.")
-        else:
-            result[f"{prefix}{name}"] = value
-    return result
+def compare_values(
+    a: Mapping[str, Any], b: Mapping[str, Any], directions: Mapping[str, Direction] | None = None
+) -> list[ValueChange]:
+    """All values of both, in the order of the first, then of the second.
 
-
-def compare_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[ValueChange]:
-    """All values of both, in the order of the first, then of the second."""
-    ours, theirs = flatten(a), flatten(b)
-    return [ValueChange(name, ours.get(name), theirs.get(name)) for name in dict.fromkeys([*ours, *theirs])]
+    Args:
+        a: of the first.
+        b: of the second.
+        directions: which way metrics are better, as far as a gate says so.
+    """
+    ours, theirs = flatten(a, every=True), flatten(b, every=True)
+    known = directions or {}
+    return [
+        ValueChange(name, ours.get(name), theirs.get(name), known.get(name)) for name in dict.fromkeys([*ours, *theirs])
+    ]
 
 
 def changed_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[ValueChange]:

@@ -2,31 +2,34 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import date
 from pathlib import Path
 
 from holdfast.errors import UsageError
 from holdfast.formats.digest import file_md5
-from holdfast.registry.cards import card_path
-from holdfast.registry.entries import CURRENT, Model, Version, check_model_id
+from holdfast.registry.cards import Dataset, card_path
+from holdfast.registry.cards_data import data_of, files_of, locked_oid
+from holdfast.registry.cards_files import facts_in_use, texts_beside
+from holdfast.registry.entries import CURRENT, Version, check_model_id
 from holdfast.registry.gate import judge
 from holdfast.registry.gate_rules import GateRules
 from holdfast.registry.gate_verdict import Judgement
 from holdfast.registry.history import RegistryHistory
 from holdfast.registry.labels import check_protection
 from holdfast.registry.objects import Stores
-from holdfast.registry.promotion_evidence import PREDICTIONS, is_there, judgement_of, of_candidate, of_champion
+from holdfast.registry.promotion_drafts import bring_beside, drafts_of, drop_signatures, forget, labels_without
+from holdfast.registry.promotion_evidence import is_there, judgement_of, of_candidate, of_champion
 from holdfast.registry.promotion_files import (
     METRICS_FILE,
     StableFileError,
     Tracking,
     bring_current,
     config_of,
+    hold_places,
     lock_files,
     look_up,
     paths_of,
     place,
-    texts_beside,
 )
 from holdfast.registry.promotion_source import (
     MODELS_FOLDER,
@@ -39,7 +42,7 @@ from holdfast.registry.promotion_source import (
     stable_path,
     staged,
 )
-from holdfast.registry.rollback import CHAMPION
+from holdfast.registry.rollback import CHAMPION, PREDICTIONS
 from holdfast.registry.store import LockedModel, Registry
 from holdfast.repo.dvc_outs import read_outs
 from holdfast.repo.git import committed_files, head_revision, stage_files
@@ -178,8 +181,8 @@ class _Task:
         self._today, self._pipeline = today, pipeline
         self._id = held.model_id
         self._model = held.model
-        self._drafts = _drafts(root, registry, self._model) if pipeline else frozenset()
-        self._base = _base(root, self._model, self._drafts)
+        self._drafts = drafts_of(root, registry, self._model) if pipeline else frozenset()
+        self._base = labels_without(root, self._model, self._drafts)
         self._config = None if candidate.config is None else config_of(self._id, candidate, copy.stable)
 
     def check_path(self) -> None:
@@ -197,7 +200,7 @@ class _Task:
         """Judge weights that nobody knows yet, and promote them where they pass."""
         champion, lost = self._champion()
         draft = self._draft()
-        texts = texts_beside(self._root, self._registry, self._model, draft, self._config, self._candidate.description)
+        texts = self._texts(draft)
         predicted = self._from_root(self._candidate.predictions)
         judgement = judge(
             self._rules,
@@ -210,6 +213,8 @@ class _Task:
         if not judgement.passed and override is None:
             if self._pipeline and (current := self._model.version(self._model.current or "")) is not None:
                 bring_current(self._root, current, self._stores)
+            elif self._pipeline:
+                hold_places(self._root, self._id, self._candidate, self._staged, self._config)
             if not self._pipeline and not dry_run and METRICS_FILE not in read_outs(self._root, [METRICS_FILE]):
                 write_json(self._root / METRICS_FILE, judgement.as_metrics())
             return self._result(judgement, None, False, self._model.current, name, lost)
@@ -219,14 +224,21 @@ class _Task:
         tracking = self._tracking(texts)
         if dry_run:
             return self._result(judgement, draft, True, draft.name, name, lost)
+
+        def begin() -> None:
+            drop_signatures(self._root, self._registry, self._id, self._drafts)
+            self._place(texts, judgement, tracking)
+
         version = self._held.add(
             draft,
             self._candidate.description,
             replaces=sorted(self._drafts),
-            before=lambda: self._place(texts, judgement, tracking),
+            before=begin,
             aliases=[CHAMPION],
             name=draft.name,
         )
+        others = sorted(self._drafts - {version.name})
+        forget(self._root, [self._registry.files(self._id, other)[1] for other in others])
         paths = self._to_index(version, texts, tracking)
         return self._result(judgement, version, True, version.name, name, lost, paths)
 
@@ -234,7 +246,7 @@ class _Task:
         """Weights that are registered: end their promotion, or leave in use what is in use."""
         judgement = judgement_of(known.gate)
         if judgement is None:  # registered without a gate: what can be said of it alone
-            texts = texts_beside(self._root, self._registry, self._model, known, self._config, "")
+            texts = self._texts(known)
             card = texts[card_path(self._id).as_posix()]
             judgement = judge(self._rules, of_candidate(self._rules, self._candidate, self._staged, card))
         target = known if known.name in self._drafts else self._model.version(self._base.get(CURRENT, ""))
@@ -244,9 +256,11 @@ class _Task:
         if target.name != known.name or not self._staged.is_version(known):
             if self._pipeline:
                 bring_current(self._root, target, self._stores)
+                if self._drafts:
+                    bring_beside(self._root, self._registry, self._model, target, self._stores)
             self._relabel(target)
             return self._result(judgement, known, False, target.name, None, None)
-        texts = texts_beside(self._root, self._registry, self._model, known, self._config, "")
+        texts = self._texts(known)
         tracking = self._tracking(texts)
         # what is committed has been promoted whole, and the verdict may be another model's by now
         self._place(texts, None if self._is_committed(known) else judgement, tracking)
@@ -271,7 +285,32 @@ class _Task:
             changes["aliases"] = aliases
         if changes:
             self._held.change(changes)
+        drop_signatures(self._root, self._registry, self._id, gone)
         self._held.drop(sorted(gone))
+        if gone:
+            files = [self._held.file, *(self._registry.files(self._id, name)[1] for name in sorted(gone))]
+            forget(self._root, files)
+
+    def _texts(self, version: Version) -> dict[str, str]:
+        """The card and the README once a version is current: of one that is committed as it was when it came."""
+        root, description = self._root, self._candidate.description
+        git_root = find_git_root(root)
+        if git_root is not None and self._is_committed(version):
+            history = RegistryHistory(Project(root.resolve(), git_root))
+            data = facts_in_use(root, history, self._model, version).data
+        else:
+            data = self._data(version)
+        return texts_beside(root, self._registry, self._model, version, self._config, description, data)
+
+    def _data(self, version: Version) -> tuple[Dataset, ...]:
+        """What the candidate was trained with, where DVC has written down these very weights."""
+        read = files_of(self._root)
+        source = self._from_root(self._candidate.source)
+        if source is not None and self._candidate.source.is_file():
+            locked = locked_oid(read, source)
+            if locked is not None and locked != file_md5(self._candidate.source):
+                return ()
+        return data_of(version, read)
 
     def _champion(self) -> tuple[Version | None, str | None]:
         """The version to beat; and the one whose bytes are nowhere, which cannot stay in use."""
@@ -354,34 +393,6 @@ class _Task:
         copy = self._staged
         moves = moved_paths(self._root, self._candidate, copy.stable, copy.weights_file)
         return Promotion(self._id, judgement, version, registered, current, champion, lost, copy.stable, moves, paths)
-
-
-def _drafts(root: Path, registry: Registry, model: Model) -> frozenset[str]:
-    """Versions that the checked-out commit does not have and that no alias of one's own names."""
-    committed = committed_files(root, registry.folder / model.id)
-    if committed is None:
-        return frozenset()
-    # a promotion puts production on the draft: it is one's own where it is on another version than current
-    aliases = [name for alias, name in model.aliases.items() if (alias, name) != (CHAMPION, model.current)]
-    names = {version.name for version in model.versions} - set(aliases)
-    return frozenset(name for name in names if registry.files(model.id, name)[1].name not in committed)
-
-
-def _base(root: Path, model: Model, drafts: frozenset[str]) -> dict[str, str]:
-    """``current`` and ``production`` without drafts: where they are on one, or on nothing, as the commit has them."""
-    labels = {CURRENT: model.current, CHAMPION: model.aliases.get(CHAMPION)}
-    if model.current is None or model.current in drafts:
-        labels = _committed_labels(root, model)
-    return {label: name for label, name in labels.items() if name is not None and name not in drafts}
-
-
-def _committed_labels(root: Path, model: Model) -> dict[str, str | None]:
-    git_root = find_git_root(root)
-    if git_root is None:
-        return {}
-    moment = RegistryHistory(Project(root.resolve(), git_root)).at(datetime.max.replace(tzinfo=timezone.utc), model.id)
-    found = moment.models[0] if moment is not None and moment.models else None
-    return {} if found is None else {CURRENT: found.current, CHAMPION: found.aliases.get(CHAMPION)}
 
 
 def _source(root: Path, source: Path) -> dict[str, str]:

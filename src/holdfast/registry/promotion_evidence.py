@@ -17,12 +17,11 @@ from holdfast.registry.gate_verdict import Finding, Judgement
 from holdfast.registry.history import RegistryHistory
 from holdfast.registry.objects import NotHereError, Stores
 from holdfast.registry.promotion_source import Candidate, Staged, predictions_path
+from holdfast.registry.rollback import PREDICTIONS
 from holdfast.repo.cache import object_path
 from holdfast.repo.dvcfiles import LOCK_FILE, MD5, PIPELINE_FILE, UnreadableFileError, read_definitions, read_lock
 from holdfast.repo.workspace import Project, find_git_root
 
-# of a version's `source`: the md5 of its predictions
-PREDICTIONS = "predictions"
 # metrics that say how long a prediction takes on the CPU, and how many seconds their unit has
 LATENCIES = {"latency_seconds": 1.0, "latency_ms": 0.001}
 
@@ -50,7 +49,7 @@ def of_candidate(rules: GateRules, candidate: Candidate, staged: Staged, card: s
         file=staged.facts,
         latency=_latency(candidate.metrics),
         card_lacks=tuple(missing_fields(card, rules.card)),
-        interface=_interface(candidate.config),
+        interface=interface_of(candidate.config),
     )
 
 
@@ -143,7 +142,7 @@ def _latency(metrics: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _interface(config: bytes | None) -> Contract | None:
+def interface_of(config: bytes | None) -> Contract | None:
     """The inputs and outputs that a configuration tells, as ``name: F32[*, 8, 8]``; None where it tells none."""
     try:
         told = yaml.safe_load(config or b"")

@@ -7,7 +7,7 @@ from pathlib import Path
 from holdfast.atomic import write_atomically
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.formats.digest import file_md5
-from holdfast.registry.cards import CardFacts, card_path, readme_path, render_card, render_readme
+from holdfast.registry.cards import card_path
 from holdfast.registry.entries import Model, Version
 from holdfast.registry.objects import Stores, keep_file, keep_listing
 from holdfast.registry.promotion_source import (
@@ -25,6 +25,8 @@ from holdfast.repo.dvcfiles import DVC_SUFFIX, LOCK_FILE
 from holdfast.repo.git_commands import run_git
 
 METRICS_FILE = "metrics/promotion.json"
+# in the folder of a model that has no version yet
+NOTICE_FILE = "NO_VERSION.txt"
 
 
 class StableFileError(HoldfastError):
@@ -59,30 +61,6 @@ def config_of(model_id: str, candidate: Candidate, stable: str) -> str:
     if path in (stable, card_path(model_id).as_posix()):
         raise UsageError(f"the configuration would lie at {path}, which is taken", hint="Give it another suffix: .yaml")
     return path
-
-
-def texts_beside(
-    root: Path, registry: Registry, model: Model, version: Version, config: str | None, description: str
-) -> dict[str, str]:
-    """The model's card and the application's README once a version is current, by their paths from the root.
-
-    Raises:
-        CardError: one that is there cannot be edited.
-        EntryError: another model of the application is broken.
-    """
-    app = model.id.partition("/")[0]
-    facts = CardFacts(model.id, version, model.description or description, config or "")
-    others = []
-    for other_id in registry.model_ids():
-        if other_id.partition("/")[0] == app and other_id != model.id:
-            other = registry.model(other_id, partial=True)
-            if (current := other.version(other.current or "")) is not None:
-                others.append(CardFacts(other.id, current, other.description))
-    card, readme = card_path(model.id), readme_path(model.id)
-    return {
-        card.as_posix(): render_card(facts, _text(root / card)),
-        readme.as_posix(): render_readme(app, [facts, *others], _text(root / readme)),
-    }
 
 
 def look_up(root: Path, model_id: str, model: Model, staged: Staged, stores: Stores, paths: Iterable[str]) -> Tracking:
@@ -221,5 +199,19 @@ def _write(path: Path, text: str | bytes) -> None:
         write_atomically(path, data)
 
 
-def _text(path: Path) -> str | None:
-    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
+def hold_places(root: Path, model_id: str, candidate: Candidate, staged: Staged, config: str | None) -> None:
+    """Put a notice wherever a promotion would put a file and there is none: DVC wants every out of a stage to exist.
+
+    A notice is text that no loader takes for a model, and it never replaces anything.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    notice = f"# There is no version of {model_id} yet: its candidates were refused, see {METRICS_FILE}.\n"
+    stable = f"{staged.stable}/{NOTICE_FILE}" if staged.weights_file is not None else staged.stable
+    beside = [predictions_path(model_id).as_posix()] if candidate.predictions is not None else []
+    if not (root / staged.stable).exists():
+        _write(root / stable, notice)
+    for path in [*beside, *([config] if config else [])]:
+        if not (root / path).exists():
+            _write(root / path, notice)

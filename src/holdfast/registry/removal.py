@@ -1,4 +1,4 @@
-"""Taking a version out of the registry: a plan with what stands in the way, then its file."""
+"""Taking a version out of the registry: a plan with what stands in the way, then its file and its signature."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError, StalePlanError, UsageError
 from holdfast.inventory.canonical import check
 from holdfast.inventory.canonical_rules import Canon, Deprecation
 from holdfast.registry.entries import Model, Version, check_model_id
+from holdfast.registry.signing import signature_file
 from holdfast.registry.store import FOLDER, Registry
 from holdfast.registry.writing import plain_deprecations, quoted
 from holdfast.repo.git_commands import add_to_index, run_git
@@ -46,6 +47,9 @@ class RemovalPlan:
         model: ``app/name``.
         version: ``v3``.
         file: its file, from the project's root.
+        signature: that of its signature; None where it was not signed.
+        uncommitted: those of these files, and ``model.yaml``, which no commit has as they are: git cannot bring them
+            back.
         oid: its bytes, which stay where they are until a collection finds that nothing keeps them.
         size: of these.
         shared: other versions with the same bytes, as ``app/name@v1``.
@@ -56,6 +60,8 @@ class RemovalPlan:
     model: str
     version: str
     file: str
+    signature: str | None
+    uncommitted: tuple[str, ...]
     oid: str
     size: int
     shared: tuple[str, ...]
@@ -78,7 +84,8 @@ def read_plan(data: bytes) -> RemovalPlan:
         if saved["schema"] != SCHEMA or saved["kind"] != KIND:
             raise ValueError("it is another kind of plan")
         needs = tuple(Need(**item) for item in saved["needs"])
-        fields = {name: saved[name] for name in ("model", "version", "file", "oid", "size", "digests")}
+        names = ("model", "version", "file", "signature", "oid", "size", "digests")
+        fields = {name: saved[name] for name in names} | {"uncommitted": tuple(saved["uncommitted"])}
         plan = RemovalPlan(**fields, shared=tuple(saved["shared"]), needs=needs)
         check_model_id(plan.model)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,24 +125,30 @@ def plan_removal(root: Path, model_id: str, label: str) -> RemovalPlan:
         ),
         *_references(root, model, version),
     ]
-    files = registry.files(model_id, version.name)
+    files = list(registry.files(model_id, version.name))
+    signature = signature_file(registry, model_id, version.name)
+    signed = signature.is_file()
+    files += [signature] if signed else []
+    names = [path.relative_to(root).as_posix() for path in files]
     return RemovalPlan(
         model=model_id,
         version=version.name,
-        file=files[1].relative_to(root).as_posix(),
+        file=names[1],
+        signature=names[2] if signed else None,
+        uncommitted=_uncommitted(root, names),
         oid=version.oid,
         size=version.size,
         shared=tuple(f"{other_id}@{other.name}" for other_id, other in others if other.oid == version.oid),
         needs=tuple(needs),
-        digests={path.relative_to(root).as_posix(): _digest(path) for path in files},
+        digests={name: _digest(path) for name, path in zip(names, files, strict=True)},
     )
 
 
 def apply_removal(root: Path, plan: RemovalPlan, today: str) -> None:
-    """Remove the version. Its number is not used again.
+    """Remove the version and its signature. Its number is not used again.
 
-    ``model.yaml`` first notes that it is gone; a removal that was killed in between is ended by planning and applying
-    it again.
+    ``model.yaml`` first notes that it is gone, and the version's own file goes last: a removal that was killed in
+    between is ended by planning and applying it again.
 
     Raises:
         StillNeededError: something needs it.
@@ -159,8 +172,13 @@ def apply_removal(root: Path, plan: RemovalPlan, today: str) -> None:
                 or _digest(path) != digest
             ):
                 raise StalePlanError(f"{name} changed since the plan was made", hint="Make a new plan")
-        if needs := plan_removal(root, plan.model, plan.version).needs:
-            raise StalePlanError(f"since the plan was made, {needs[0].place}: {needs[0].why}", hint="Make a new plan")
+        now = plan_removal(root, plan.model, plan.version)
+        if now.needs:
+            first = now.needs[0]
+            raise StalePlanError(f"since the plan was made, {first.place}: {first.why}", hint="Make a new plan")
+        if now.digests != plan.digests:
+            told = f"{plan.model}@{plan.version} was signed since the plan was made"
+            raise StalePlanError(told, hint="Make a new plan")
         model = held.model
         removed = {**model.removed, plan.version: today}
         changes: dict[str, Any] = {"removed": {name: quoted(day) for name, day in removed.items()}}
@@ -168,8 +186,11 @@ def apply_removal(root: Path, plan: RemovalPlan, today: str) -> None:
             kept = {name: item for name, item in model.deprecations.items() if name != plan.version}
             changes["deprecations"] = plain_deprecations(kept)
         held.change(changes)
+        signature = signature_file(registry, plan.model, plan.version)
+        signature.unlink(missing_ok=True)
         held.drop([plan.version])
-        add_to_index(root, [path for path in registry.files(plan.model, plan.version) if _is_tracked_or_here(path)])
+        files = [*registry.files(plan.model, plan.version), signature]
+        add_to_index(root, [path for path in files if _is_tracked_or_here(path)])
 
 
 def _references(root: Path, model: Model, version: Version) -> Iterator[Need]:
@@ -178,6 +199,12 @@ def _references(root: Path, model: Model, version: Version) -> Iterator[Need]:
     report = check(root, Canon(archives=()), deprecations=[gone], skipped=frozenset({FOLDER}))
     for finding in report.findings:
         yield Need("reference", finding.place, f"it names {finding.text}")
+
+
+def _uncommitted(root: Path, names: list[str]) -> tuple[str, ...]:
+    committed = (run_git(root, "ls-tree", "--name-only", "-z", "HEAD", "--", *names) or "").split("\0")
+    changed = (run_git(root, "diff", "--name-only", "--relative", "-z", "HEAD", "--", *names) or "").split("\0")
+    return tuple(name for name in names if name not in committed or name in changed)
 
 
 def _is_tracked_or_here(path: Path) -> bool:

@@ -7,34 +7,42 @@ git left its marks, so that it may be run again until the merge is committed.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import pygit2
 
 from holdfast.atomic import write_atomically
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.registry.entries import MODEL_FILE, VERSION_NAME, Model, parse_model, parse_version
+from holdfast.registry.cards_files import facts_in_use
+from holdfast.registry.cards_markdown import CardError
+from holdfast.registry.document import EntryError
+from holdfast.registry.entries import MODEL_FILE, VERSION_NAME, Model, Version, parse_version
+from holdfast.registry.history import RegistryHistory
 from holdfast.registry.objects import Stores
-from holdfast.registry.store import FOLDER
+from holdfast.registry.resolving_beside import Files, merge_beside, merge_cards, merge_signatures
+from holdfast.registry.resolving_trees import (
+    MISSING,
+    SIDES,
+    NoMergeError,
+    Side,
+    Sides,
+    entry_of,
+    other_side,
+    three_ways,
+)
+from holdfast.registry.store import Registry
 from holdfast.registry.writing import dump_version, edit_fields, plain_deprecations, quoted
 from holdfast.repo.dvcfiles import LOCK_FILE
-from holdfast.repo.git_commands import add_to_index
-from holdfast.repo.refs import open_repository
+from holdfast.repo.git_commands import add_to_index, run_git
 from holdfast.repo.workspace import Project
 
-Side = Literal["ours", "theirs"]
-THEIR_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "REVERT_HEAD")
+__all__ = ["AliasConflictError", "NoMergeError", "Renumbered", "Resolution", "Side", "resolve_merge"]
 _STAGE = re.compile(r"  (?P<name>\S.*):")
-_MISSING: Any = object()
 
 
 class AliasConflictError(HoldfastError):
     """An alias was moved on both sides: people decide."""
-
-
-class NoMergeError(UsageError):
-    """No merge is under way."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Resolution:
         current: the version that each merged model's stable path has, by model.
         stages: stages of ``dvc.lock`` that both sides changed, which are as one side had them.
         files: what was written and added to the index, from the git root.
-        notes: what is left to do.
+        notes: what is left to do, and what went.
+        gone: files that were removed, from the git root.
     """
 
     renumbered: tuple[Renumbered, ...]
@@ -73,6 +82,7 @@ class Resolution:
     stages: tuple[str, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...]
+    gone: tuple[str, ...] = ()
 
 
 def resolve_merge(
@@ -81,9 +91,10 @@ def resolve_merge(
     """Mend what a merge, rebase or cherry-pick left of the registry, and add it to the index; committing is git's.
 
     A number that both sides took stays with the side whose version is tagged (``app/name@v3.0.0``), else the one that
-    the upstream branch has, else ours; the other version gets the next free number. ``current``, where both sides
-    moved it, and stages of ``dvc.lock`` that both changed, go with that side. The stable file is brought from the
-    cache where it is there.
+    the upstream branch has, else ours; the other version gets the next free number, and its signature goes along.
+    ``current``, where both sides moved it, and stages of ``dvc.lock`` that both changed, go with that side. What lies
+    beside the stable path is that of the version which is current; cards and READMEs are made anew, and what people
+    wrote in them is merged. The stable file is brought from the cache where it is there.
 
     Args:
         project: whose.
@@ -103,23 +114,18 @@ def resolve_merge(
 class _Resolver:
     def __init__(self, project: Project, stores: Stores, prefer: Side | None, aliases: dict[str, str]) -> None:
         self._project, self._stores, self._prefer, self._aliases = project, stores, prefer, aliases
-        self._repository = open_repository(project.git_root)
-        self._place = "/".join(part for part in (project.prefix, FOLDER) if part)
-        head, theirs = self._head(), self._their_head()
-        base = self._repository.merge_base(head.id, theirs.id)
-        self._commits = {"ours": head, "theirs": theirs}
-        self._base = None if base is None else self._repository[base].peel(pygit2.Commit)
-        self._files: dict[str, bytes] = {}
+        self._sides = Sides(project)
+        self._files: Files = {}
         self._renumbered: list[Renumbered] = []
         self._conflicts: list[str] = []
         self._current: dict[str, str] = {}
+        self._current_side: dict[str, Side] = {}
         self._notes: list[str] = []
         self._side: Side = prefer or "ours"
 
     def run(self) -> Resolution:
-        names = {side: self._model_ids(commit) for side, commit in self._commits.items()}
-        for model_id in sorted(names["ours"] & names["theirs"]):
-            if self._tree(self._commits["ours"], model_id) != self._tree(self._commits["theirs"], model_id):
+        for model_id in sorted(self._sides.model_ids("ours") & self._sides.model_ids("theirs")):
+            if self._sides.differ(model_id):
                 self._merge_model(model_id)
         stages = self._merge_lock()
         if self._conflicts:
@@ -127,129 +133,175 @@ class _Resolver:
                 f"aliases were moved on both sides: {'; '.join(self._conflicts)}",
                 hint="Decide: `holdfast registry resolve --alias NAME=VERSION`, with the versions' new numbers",
             )
-        for path, content in self._files.items():
-            write_atomically(self._project.git_root / path, content)
+        for model_id, name in self._current.items():
+            side = self._current_side[model_id]
+            self._files |= merge_beside(self._sides, self._version(model_id, name), side)
+        self._write(self._files)
+        self._write_cards()
         self._restore_stable_files()
-        add_to_index(self._project.git_root, [self._project.git_root / path for path in self._files])
+        written = sorted(path for path, data in self._files.items() if data is not None)
+        gone = sorted(path for path, data in self._files.items() if data is None)
         return Resolution(
-            tuple(self._renumbered), self._current, tuple(stages), tuple(sorted(self._files)), tuple(self._notes)
+            tuple(self._renumbered), self._current, tuple(stages), tuple(written), tuple(self._notes), tuple(gone)
         )
 
+    def _write(self, files: Files) -> None:
+        root = self._project.git_root
+        for path, content in files.items():
+            if content is None:
+                (root / path).unlink(missing_ok=True)
+            else:
+                write_atomically(root / path, content)
+        known = [path for path in files if files[path] is not None or run_git(root, "ls-files", "--", path)]
+        add_to_index(root, [root / path for path in known])
+
+    def _write_cards(self) -> None:
+        """Once the registry can be read again."""
+        registry, history = Registry(self._project.root), RegistryHistory(self._project)
+        facts = {}
+        try:
+            for model_id, name in self._current.items():
+                model, there = registry.model(model_id), partial(self._at, self._current_side[model_id])
+                facts[model_id] = facts_in_use(self._project.root, history, model, model.named(name), there)
+            cards: Files = {}
+            for path, text in merge_cards(self._sides, registry, facts):
+                if text is None:
+                    self._notes.append(f"people wrote into {path} on both sides: mend it by hand, and `git add` it")
+                else:
+                    cards[path] = text
+        except (CardError, EntryError) as error:
+            self._notes.append(f"cards and READMEs are as git left them: {error.message}")
+            return
+        self._write(cards)
+        self._files |= cards
+
+    def _at(self, side: Side, path: str) -> bytes | None:
+        return self._sides.data(side, self._sides.path(path))
+
     def _merge_model(self, model_id: str) -> None:
-        ours, theirs = self._model("ours", model_id), self._model("theirs", model_id)
+        ours, theirs = self._sides.model("ours", model_id), self._sides.model("theirs", model_id)
         assert ours is not None
         assert theirs is not None
-        base = self._model("base", model_id)
+        base = self._sides.model("base", model_id)
         old = {version.name for version in base.versions} if base else set()
         mine = {version.name: version for version in ours.versions}
         other = {version.name: version for version in theirs.versions}
         taken = [name for name in mine if name in other and name not in old and mine[name] != other[name]]
         moved: dict[Side, dict[str, str]] = {"ours": {}, "theirs": {}}
         used = {int(name[1:]) for name in (*mine, *other, *ours.removed, *theirs.removed)}
+        decided: list[tuple[Version, Version, Side, str]] = []
         for name in sorted(taken, key=lambda name: int(name[1:])):
-            keeper, why = self._keeper(model_id, name)
-            loser: Side = "theirs" if keeper == "ours" else "ours"
+            keeper, why = self._keeper(model_id, {"ours": mine[name], "theirs": other[name]})
+            loser = other_side(keeper)
             self._side = keeper
             kept, lost = (mine[name], other[name]) if keeper == "ours" else (other[name], mine[name])
-            self._files[f"{self._place}/{model_id}/{name}.yaml"] = self._blob(keeper, model_id, f"{name}.yaml")
+            self._files[self._place(model_id, name)] = self._sides.blob(keeper, model_id, f"{name}.yaml")
             new = name
             if kept.weights != lost.weights:
                 new = f"v{max(used) + 1}"
                 used.add(int(new[1:]))
                 moved[loser][name] = new
-                text = dump_version(replace(lost, name=new))
-                self._files[f"{self._place}/{model_id}/{new}.yaml"] = text.encode()
+                self._files[self._place(model_id, new)] = dump_version(replace(lost, name=new)).encode()
             self._renumbered.append(Renumbered(model_id, name, new, loser, why))
+            decided.append((kept, lost, keeper, new))
+        removed = {*ours.removed, *theirs.removed}
+        present = {*mine, *other} - (removed - set(taken))
         for side, model in (("ours", ours), ("theirs", theirs)):
             for version in model.versions:
-                path = f"{self._place}/{model_id}/{version.name}.yaml"
-                if (
-                    version.name not in taken
-                    and path not in self._files
-                    and not (self._project.git_root / path).exists()
-                ):
-                    gone = ours.removed if side == "theirs" else theirs.removed
-                    if version.name not in gone:
-                        self._files[path] = self._blob(side, model_id, f"{version.name}.yaml")
+                path = self._place(model_id, version.name)
+                there = path in self._files or (self._project.git_root / path).exists()
+                gone = ours.removed if side == "theirs" else theirs.removed
+                if version.name not in taken and not there and version.name not in gone:
+                    self._files[path] = self._sides.blob(_side(side), model_id, f"{version.name}.yaml")
+        keeper = self._prefer or self._side
+        files, notes = merge_signatures(self._sides, model_id, decided, present, keeper)
+        self._files |= files
+        self._notes += notes
         self._merge_labels(model_id, base, _renamed(ours, moved["ours"]), _renamed(theirs, moved["theirs"]))
 
     def _merge_labels(self, model_id: str, base: Model | None, ours: Model, theirs: Model) -> None:
         start = base or Model(model_id, "", None, {}, ())
         keeper = self._prefer or self._side
         changes: dict[str, Any] = {}
-        merged, clash = _three_ways(start.current, ours.current, theirs.current)
+        merged, clash = three_ways(start.current, ours.current, theirs.current)
         current = (ours if keeper == "ours" else theirs).current if clash else merged
         if current != ours.current:
             changes["current"] = current
         aliases: dict[str, str] = {}
         for alias in dict.fromkeys([*ours.aliases, *theirs.aliases]):
-            values = [model.aliases.get(alias, _MISSING) for model in (start, ours, theirs)]
-            value, clash = _three_ways(*values)
+            values = [model.aliases.get(alias, MISSING) for model in (start, ours, theirs)]
+            value, clash = three_ways(*values)
             if clash:
-                value = self._aliases.get(f"{model_id}@{alias}", self._aliases.get(alias, _MISSING))
-                if value is _MISSING:
-                    told = [("off" if item is _MISSING else f"on {item}") for item in values]
+                value = self._aliases.get(f"{model_id}@{alias}", self._aliases.get(alias, MISSING))
+                if value is MISSING:
+                    told = [("off" if item is MISSING else f"on {item}") for item in values]
                     self._conflicts.append(
                         f"{alias} of {model_id} was {told[0]}, is {told[1]} here and {told[2]} there"
                     )
                     continue
                 if not VERSION_NAME.fullmatch(value):
                     raise UsageError(f"{value!r} is no version", hint="--alias NAME=v3")
-            if value is not _MISSING:
+            if value is not MISSING:
                 aliases[alias] = value
         if aliases != dict(ours.aliases):
             changes["aliases"] = aliases
         deprecations = {}
         for name in dict.fromkeys([*ours.deprecations, *theirs.deprecations]):
-            values = [model.deprecations.get(name, _MISSING) for model in (start, ours, theirs)]
-            value, clash = _three_ways(*values)
+            values = [model.deprecations.get(name, MISSING) for model in (start, ours, theirs)]
+            value, clash = three_ways(*values)
             value = values[1] if clash else value
-            if value is not _MISSING:
+            if value is not MISSING:
                 deprecations[name] = value
         if deprecations != dict(ours.deprecations):
             changes["deprecations"] = plain_deprecations(deprecations)
         shut = [start.protected, ours.protected, theirs.protected]
         names = sorted({*ours.protected, *theirs.protected})
-        protected = [alias for alias in names if _three_ways(*(alias in side for side in shut))[0]]
+        protected = [alias for alias in names if three_ways(*(alias in side for side in shut))[0]]
         if protected != sorted(ours.protected):
             changes["protected"] = protected
         removed = {**ours.removed, **theirs.removed}
         if removed != dict(ours.removed):
             changes["removed"] = {name: quoted(day) for name, day in removed.items()}
-        place = f"{self._place}/{model_id}/{MODEL_FILE}"
-        content = self._blob("ours", model_id, MODEL_FILE)
+        place = f"{self._sides.place}/{model_id}/{MODEL_FILE}"
+        content = self._sides.blob("ours", model_id, MODEL_FILE)
         self._files[place] = edit_fields(content, changes, place) if changes else content
         if current is not None:
             self._current[model_id] = current
+            on = [side for side, model in (("ours", ours), ("theirs", theirs)) if model.current == current]
+            self._current_side[model_id] = _side(on[0]) if len(on) == 1 else keeper
 
-    def _keeper(self, model_id: str, name: str) -> tuple[Side, str]:
-        """Which side keeps a number, and why."""
+    def _keeper(self, model_id: str, versions: Mapping[Side, Version]) -> tuple[Side, str]:
+        """Which side keeps a number that both took, and why."""
         if self._prefer is not None:
             return self._prefer, "as was asked for"
-        tag = f"{model_id}@{name}.0.0"
-        try:
-            tagged = self._repository.lookup_reference(f"refs/tags/{tag}").peel(pygit2.Commit)
-        except (KeyError, ValueError, pygit2.GitError):
-            tagged = None
-        for side, commit in self._commits.items():
-            if tagged is not None and (commit.id == tagged.id or self._repository.descendant_of(commit.id, tagged.id)):
-                return _side(side), f"the tag {tag} is on that side"
-        upstream = self._upstream()
+        # imported here: with GTO 0.2 s, for a number that was taken twice alone
+        from holdfast.registry.tags import gto_name, gto_version
+        from holdfast.registry.tags_gto import version_tag
+
+        repository = self._sides.repository
+        name = gto_name(self._project, model_id)
+        for side, commit in self._sides.commits.items():
+            tag = version_tag(name, gto_version(name, versions[side]))
+            try:
+                tagged = repository.lookup_reference(f"refs/tags/{tag}").peel(pygit2.Commit)
+            except (KeyError, ValueError, pygit2.GitError):
+                continue
+            if commit.id == tagged.id or repository.descendant_of(commit.id, tagged.id):
+                return side, f"the tag {tag} is on that side"
+        upstream = self._sides.upstream()
         if upstream is not None:
-            blob = _entry(upstream.tree, f"{self._place}/{model_id}/{name}.yaml")
-            for side in ("theirs", "ours"):
-                if blob is not None and blob == _entry(
-                    self._commits[side].tree, f"{self._place}/{model_id}/{name}.yaml"
-                ):
-                    return _side(side), "the upstream branch has it"
+            file = self._place(model_id, versions["ours"].name)
+            blob = entry_of(upstream.tree, file)
+            for side in reversed(SIDES):
+                if blob is not None and blob == entry_of(self._sides.commits[side].tree, file):
+                    return side, "the upstream branch has it"
         return "ours", "it is ours"
 
     def _merge_lock(self) -> list[str]:
         """``dvc.lock``, stage by stage; the stages that both sides changed."""
-        path = "/".join(part for part in (self._project.prefix, LOCK_FILE) if part)
+        path = self._sides.path(LOCK_FILE)
         texts = [
-            "" if commit is None else (_data(self._repository, commit.tree, path) or b"").decode("utf-8", "replace")
-            for commit in (self._base, self._commits["ours"], self._commits["theirs"])
+            (self._sides.data(state, path) or b"").decode("utf-8", "replace") for state in ("base", "ours", "theirs")
         ]
         if texts[1] == texts[2] or not texts[1] or not texts[2]:
             return []
@@ -257,12 +309,12 @@ class _Resolver:
         side = self._prefer or self._side
         both, blocks = [], {}
         for name in dict.fromkeys([*ours, *theirs]):
-            values = [blocks_of.get(name, _MISSING) for blocks_of in (base, ours, theirs)]
-            value, clash = _three_ways(*values)
+            values = [blocks_of.get(name, MISSING) for blocks_of in (base, ours, theirs)]
+            value, clash = three_ways(*values)
             if clash:
                 both.append(name)
                 value = values[1] if side == "ours" else values[2]
-            if value is not _MISSING:
+            if value is not MISSING:
                 blocks[name] = value
         text = head + "".join(blocks.values())
         for model_id, name in self._current.items():
@@ -272,10 +324,7 @@ class _Resolver:
 
     def _with_current(self, text: str, model_id: str, name: str) -> str:
         """The lock with the current version's bytes at its path."""
-        content = self._files.get(f"{self._place}/{model_id}/{name}.yaml")
-        if content is None:
-            content = (self._project.git_root / self._place / model_id / f"{name}.yaml").read_bytes()
-        version = parse_version(content.decode("utf-8-sig"), name, f"{model_id}/{name}.yaml")
+        version = self._version(model_id, name)
         entry = re.compile(
             rf"(    - path: {re.escape(version.path)}\n      hash: md5\n      md5: )(\S+)(\n      size: )(\d+)"
         )
@@ -285,70 +334,24 @@ class _Resolver:
         self._notes.append(f"{LOCK_FILE} has the bytes of {model_id}@{name} now; see `dvc status`")
         return entry.sub(lambda match: f"{match[1]}{version.oid}{match[3]}{version.size}", text)
 
+    def _version(self, model_id: str, name: str) -> Version:
+        """A version as it will be."""
+        place = self._place(model_id, name)
+        content = self._files.get(place) or (self._project.git_root / place).read_bytes()
+        return parse_version(content.decode("utf-8-sig"), name, place)
+
+    def _place(self, model_id: str, name: str) -> str:
+        return f"{self._sides.place}/{model_id}/{name}.yaml"
+
     def _restore_stable_files(self) -> None:
         for model_id, name in self._current.items():
-            file = self._project.git_root / self._place / model_id / f"{name}.yaml"
-            version = parse_version(file.read_text(encoding="utf-8-sig"), name, str(file))
+            version = self._version(model_id, name)
             if self._stores.in_cache(version.oid):
                 self._stores.write(version, self._project.root / version.path)
             else:
                 self._notes.append(
                     f"{version.path} is not in the cache: `dvc checkout {version.path}` after `dvc fetch`"
                 )
-
-    def _head(self) -> pygit2.Commit:
-        if self._repository.head_is_unborn:
-            raise NoMergeError("no merge is under way", hint="Run it between `git merge` and `git commit`")
-        return self._repository.head.peel(pygit2.Commit)
-
-    def _their_head(self) -> pygit2.Commit:
-        folder = Path(self._repository.path)
-        for name in THEIR_HEADS:
-            if (folder / name).is_file():
-                commit = (folder / name).read_text().split()[0]
-                return self._repository[commit].peel(pygit2.Commit)
-        raise NoMergeError("no merge is under way", hint="Run it between `git merge` and `git commit`")
-
-    def _upstream(self) -> pygit2.Commit | None:
-        try:
-            branch = self._repository.branches.local[self._repository.head.shorthand]
-            return branch.upstream.peel(pygit2.Commit) if branch.upstream is not None else None
-        except (KeyError, pygit2.GitError):
-            return None  # a detached head, as in a rebase: its `ours` is the upstream side
-
-    def _model_ids(self, commit: pygit2.Commit) -> set[str]:
-        found = set()
-        top = _tree(commit.tree, self._place)
-        for app in top or ():
-            for name in app if isinstance(app, pygit2.Tree) else ():
-                if isinstance(name, pygit2.Tree) and MODEL_FILE in name:
-                    found.add(f"{app.name}/{name.name}")
-        return found
-
-    def _tree(self, commit: pygit2.Commit, model_id: str) -> pygit2.Oid | None:
-        return _entry(commit.tree, f"{self._place}/{model_id}")
-
-    def _model(self, side: str, model_id: str) -> Model | None:
-        commit = self._base if side == "base" else self._commits[side]
-        tree = None if commit is None else _tree(commit.tree, f"{self._place}/{model_id}")
-        if tree is None or MODEL_FILE not in tree:
-            return None
-        versions = []
-        for entry in tree:
-            stem = str(entry.name).removesuffix(".yaml")
-            if stem != entry.name and VERSION_NAME.fullmatch(stem) and isinstance(entry, pygit2.Blob):
-                text = entry.data.decode("utf-8-sig", "replace")
-                versions.append(parse_version(text, stem, f"{side}:{FOLDER}/{model_id}/{entry.name}"))
-        ordered = tuple(sorted(versions, key=lambda version: version.number))
-        text = self._blob(side, model_id, MODEL_FILE).decode("utf-8-sig", "replace")
-        return parse_model(text, model_id, ordered, f"{side}:{FOLDER}/{model_id}/{MODEL_FILE}", partial=True)
-
-    def _blob(self, side: str, model_id: str, name: str) -> bytes:
-        commit = self._base if side == "base" else self._commits[side]
-        assert commit is not None
-        data = _data(self._repository, commit.tree, f"{self._place}/{model_id}/{name}")
-        assert data is not None
-        return data
 
 
 def _renamed(model: Model, names: Mapping[str, str]) -> Model:
@@ -359,13 +362,6 @@ def _renamed(model: Model, names: Mapping[str, str]) -> Model:
         aliases={alias: names.get(target, target) for alias, target in model.aliases.items()},
         deprecations={names.get(name, name): item for name, item in model.deprecations.items()},
     )
-
-
-def _three_ways(base: Any, ours: Any, theirs: Any) -> tuple[Any, bool]:
-    """What both sides mean, and whether they differ in it."""
-    if ours == theirs or theirs == base:
-        return ours, False
-    return (theirs, False) if ours == base else (ours, True)
 
 
 def _stages(text: str) -> tuple[str, dict[str, str]]:
@@ -379,27 +375,6 @@ def _stages(text: str) -> tuple[str, dict[str, str]]:
             blocks[name] = []
         (blocks[name] if name else head).append(line if line.endswith("\n") else f"{line}\n")
     return "".join(head), {stage: "".join(lines) for stage, lines in blocks.items()}
-
-
-def _entry(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
-    try:
-        return tree[path].id
-    except KeyError:
-        return None
-
-
-def _tree(tree: pygit2.Tree, path: str) -> pygit2.Tree | None:
-    try:
-        found: object = tree[path]
-    except KeyError:
-        return None
-    return found if isinstance(found, pygit2.Tree) else None
-
-
-def _data(repository: pygit2.Repository, tree: pygit2.Tree, path: str) -> bytes | None:
-    oid = _entry(tree, path)
-    found: object = None if oid is None else repository[oid]
-    return found.data if isinstance(found, pygit2.Blob) else None
 
 
 def _side(name: str) -> Side:

@@ -124,13 +124,7 @@ def select_version(
     if metric is not None:
         fitting = [version for version in fitting if metric_of(version, metric) is not None]
     if not fitting:
-        told = [f"{item.metric}{item.operator}{item.value:g}" for item in criteria]
-        told += [f"has the metric {metric}"] if metric else []
-        known = sorted({name for version in model.versions for name in version.metrics})
-        raise NoneFitsError(
-            f"no version of {model.id} fits: {', '.join(told) or 'it has none that is not deprecated'}",
-            hint=f"Its metrics are {', '.join(known)}" if known else "Its versions have no metrics",
-        )
+        raise _none_fits(model, metric, criteria, deprecated=deprecated)
     if metric is None:
         return fitting[-1]
     sign = 1.0 if (direction or better_is(metric)) == "max" else -1.0
@@ -151,7 +145,8 @@ def split_by_key(model_id: str, key: str, shares: Mapping[str, float]) -> str:
     total = sum(shares.values())
     if not shares or not math.isfinite(total) or total <= 0 or min(shares.values()) < 0:
         hint = "Write labels and positive numbers: production=0.9,staging=0.1"
-        raise UsageError(f"{dict(shares)} are no shares", hint=hint)
+        told = ", ".join(f"{label}={share:g}" for label, share in shares.items()) or "none at all"
+        raise UsageError(f"these are no shares: {told}", hint=hint)
     place = int.from_bytes(blake3(f"{model_id}\0{key}".encode()).digest()[:8], "big") / 2**64
     end = 0.0
     ordered = [label for label in sorted(shares) if shares[label] > 0]
@@ -160,3 +155,26 @@ def split_by_key(model_id: str, key: str, shares: Mapping[str, float]) -> str:
         if place < end:
             return label
     return ordered[-1]
+
+
+def _none_fits(model: Model, metric: str | None, criteria: Sequence[Criterion], *, deprecated: bool) -> NoneFitsError:
+    """Says what was asked for, and what the versions have instead."""
+    looked = [version for version in model.versions if deprecated or version.name not in model.deprecations]
+    if not looked:
+        hint = "--deprecated takes these, too" if model.versions else None
+        return NoneFitsError(f"{model.id} has no version that is not deprecated", hint=hint)
+    wanted = [f"{item.metric}{item.operator}{item.value:g}" for item in criteria]
+    wanted += [f"with the metric {metric}"] if metric else []
+    reach, unknown = [], []
+    for name in dict.fromkeys([*(item.metric for item in criteria), *([metric] if metric else [])]):
+        values = [value for version in looked if (value := metric_of(version, name)) is not None]
+        if values:
+            reach.append(f"{name} reaches from {min(values):.6g} to {max(values):.6g}")
+        else:
+            unknown.append(name)
+    known = sorted({name for version in looked for name in version.metrics})
+    if unknown:
+        told = f"none has {' or '.join(unknown)}: the metrics are {', '.join(known)}" if known else "none has metrics"
+        reach.insert(0, told)
+    hint = "; ".join(reach)
+    return NoneFitsError(f"no version of {model.id} fits: {', '.join(wanted)}", hint=hint[:1].upper() + hint[1:])

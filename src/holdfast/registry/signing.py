@@ -1,7 +1,8 @@
 """Signatures of versions: who holds a private key vouches for a version's bytes.
 
 A signature is a Sigstore bundle as the ``model-signing`` library of OpenSSF writes it, beside the version's file
-(``v3.sig``). It covers the bytes alone, every file of a folder by its name, and not what the registry says of them.
+(``v3.sig``). It covers the bytes alone, every file of a folder by its name, and not what the registry says of them, nor
+the version's number: it stays right where a merge gives the version another one.
 """
 
 import base64
@@ -20,7 +21,7 @@ from holdfast.errors import HoldfastError, IntegrityError, UsageError
 from holdfast.registry.entries import Version
 from holdfast.registry.objects import NotHereError, Stores
 from holdfast.registry.store import Registry
-from holdfast.registry.verification import Finding
+from holdfast.registry.verification_findings import Finding
 
 SIGNATURE_SUFFIX = ".sig"
 # where the library names the one file of a version that is no folder
@@ -40,7 +41,7 @@ class SignatureError(IntegrityError):
 
 
 def signature_file(registry: Registry, model_id: str, version: str) -> Path:
-    """Where the signature of a version (``v3``) lies."""
+    """Where the signature of a version (``v3``) lies; it goes with the version's file, under whatever number."""
     return registry.files(model_id, version)[1].with_suffix(SIGNATURE_SUFFIX)
 
 

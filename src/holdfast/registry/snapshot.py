@@ -173,6 +173,8 @@ class LoadedRegistry:
             return _resolved(model, found)
         if key is None or metric is not None or criteria:
             raise ValueError("a split takes a key, and neither a metric nor criteria")
+        for label in ab:
+            model.named(label)  # else a label that is not there would be an error for its share of the keys alone
         return _resolved(model, model.named(split_by_key(model_id, key, ab)))
 
     def _place(self, model: Model, version: Version, *, verify: bool) -> Path:

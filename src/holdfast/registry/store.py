@@ -27,6 +27,7 @@ from holdfast.registry.entries import (
     parse_version,
     summarize,
 )
+from holdfast.registry.table import VersionTable, tabulate
 from holdfast.registry.writing import dump_model, dump_version, edit_fields
 
 FOLDER = "registry"
@@ -47,11 +48,14 @@ class Registry:
     Args:
         root: the project's folder; the files lie in ``root/registry``.
         cache: what is known of files that did not change; None to read all of them.
+
+    Attributes:
+        folder: where the files lie.
     """
 
     def __init__(self, root: Path, cache: RegistryCache | None = None) -> None:
         self.folder = root / FOLDER
-        self._cache = cache
+        self.cache = cache
 
     def models(self) -> list[Model]:
         """All models, in the order of their names; none where there is no registry yet.
@@ -69,19 +73,27 @@ class Registry:
         """
         return self._all(RegistryCache.summary, summarize)
 
+    def tables(self) -> list[VersionTable]:
+        """All models with their versions by columns, in the order of their names.
+
+        Raises:
+            EntryError: a file is broken.
+        """
+        return self._all(RegistryCache.table, tabulate)
+
     def _all(
         self, known: Callable[[RegistryCache, str, Fingerprint], Kept | None], of_model: Callable[[Model], Kept]
     ) -> list[Kept]:
         """What is kept of each model, out of the cache or read now."""
         result, fresh = [], {}
         for model_id in self.model_ids():
-            found = None if self._cache is None else known(self._cache, model_id, fingerprint(self.folder / model_id))
+            found = None if self.cache is None else known(self.cache, model_id, fingerprint(self.folder / model_id))
             if found is None:
                 fresh[model_id] = self._settled(model_id, partial=False)
                 found = of_model(fresh[model_id][1])
             result.append(found)
-        if fresh and self._cache is not None:
-            self._cache.put(fresh)
+        if fresh and self.cache is not None:
+            self.cache.put(fresh)
         return result
 
     def model(self, model_id: str, *, partial: bool = False) -> Model:

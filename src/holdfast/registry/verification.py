@@ -1,36 +1,22 @@
-"""Is the registry true: its files, its labels, and every version's bytes."""
+"""Is the registry true: its files, its labels, every version's bytes, and whether what is in use can be used."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from holdfast.atomic import TEMPORARY_SUFFIX
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.cache import DigestCache, digests_of
+from holdfast.registry.consolidation import ARCHIVE_APP
 from holdfast.registry.document import EntryError
 from holdfast.registry.entries import MODEL_FILE, VERSION_NAME, Model, Version
 from holdfast.registry.objects import Stores
 from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.verification_findings import Finding
+from holdfast.registry.verification_use import beside_faults, contract_faults, load_faults, reference_faults
 from holdfast.repo.cache import object_path, read_members
 from holdfast.repo.dvcfiles import LOCK_FILE, MD5, PIPELINE_FILE, UnreadableFileError, read_definitions, read_lock
 from holdfast.repo.git_commands import run_git
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be.
-
-    Attributes:
-        where: a file, or ``app/name@v3``.
-        fault: what is wrong, in words.
-        hint: what helps; empty where the fault says it.
-        certain: False where it could not be looked at, which is no fault.
-    """
-
-    where: str
-    fault: str
-    hint: str = ""
-    certain: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,16 +46,18 @@ class Verification:
 def verify(
     stores: Stores, digests: DigestCache, *, model_ids: Iterable[str] | None = None, deep: bool = True
 ) -> Verification:
-    """Look at files, labels and bytes of models.
+    """Look at files, labels and bytes of models, and at what refers to them.
 
     Bytes in the cache are read: size, md5 and weights digest (a file that did not change since it was last read is not
-    read again). Of those in a vault or a remote it is asked whether they are there.
+    read again). Of those in a vault or a remote it is asked whether they are there. Versions with a label are loaded,
+    without running code; the current one must keep the contract that the gate asks for; card, README and configuration
+    must be its own, and no source may name it by a path at which it is not.
 
     Args:
         stores: where bytes are.
         digests: what is known of files.
         model_ids: of which models; None for all.
-        deep: read bytes; else sizes alone.
+        deep: read bytes and sources; else sizes alone.
 
     Raises:
         HoldfastError: a vault or remote cannot be reached.
@@ -92,6 +80,7 @@ def verify(
         findings += _labels(root, model, locked, digests)
     places = stores.whereabouts(version.oid for model in models for version in model.versions)
     read = elsewhere = 0
+    here: dict[str, Version] = {}
     for model in models:
         for version in model.versions:
             name, place = f"{model.id}@{version.name}", places.get(version.oid)
@@ -99,16 +88,40 @@ def verify(
                 faults = list(_bytes(stores, version, name, digests, deep=deep))
                 findings += faults
                 read += not faults
+                if not faults:
+                    here[name] = version
             elif place is not None:
                 elsewhere += 1
             elif stores.offline:
-                findings.append(Finding(name, "its bytes are not on this machine", certain=False))
+                hint = _restoring(model, version)
+                findings.append(Finding(name, "its bytes are not on this machine", hint, certain=False))
             else:
                 where = "DVC's cache, a vault or DVC's remote"
                 findings.append(Finding(name, f"its bytes (md5 {version.oid}) are not in {where}", "`dvc push` sends"))
+    if deep:
+        findings += list(_in_use(stores, registry, models, here))
     findings.sort(key=lambda finding: not finding.certain)
     versions = sum(len(model.versions) for model in models)
     return Verification(tuple(findings), len(models), versions, read, elsewhere)
+
+
+def _in_use(stores: Stores, registry: Registry, models: list[Model], here: Mapping[str, Version]) -> Iterator[Finding]:
+    """What hinders the use of versions that a label is on, of those whose bytes are here and right."""
+    labelled = [(f"{model.id}@{version.name}", model, version) for model in models for version in model.versions]
+    labelled = [(name, model, version) for name, model, version in labelled if model.labels(version.name)]
+    yield from load_faults(stores, [(name, version) for name, _, version in labelled if name in here])
+    for name, model, version in labelled:
+        if version.name == model.current and name in here:
+            yield from contract_faults(stores, model, version)
+    yield from beside_faults(stores.root, registry, models)
+    yield from reference_faults(stores.root, models)
+
+
+def _restoring(model: Model, version: Version) -> str:
+    """What brings back the weights of a run that a consolidation archived; empty for any other version."""
+    run = version.source.get("run")
+    archived = model.id.startswith(f"{ARCHIVE_APP}/") and run
+    return f"`holdfast registry consolidate --restore {run}` brings them back from the vault" if archived else ""
 
 
 def _strangers(registry: Registry, model_id: str) -> Iterator[Finding]:
@@ -193,7 +206,8 @@ def _labels(root: Path, model: Model, locked: dict[str, str], digests: DigestCac
     path = root / current.path
     if not path.exists():
         fault = f"{current.path} is not checked out"
-        yield Finding(f"{model.id}@{current.name}", fault, f"`dvc checkout {current.path}`", certain=False)
+        hint = _restoring(model, current) or f"`dvc checkout {current.path}`"
+        yield Finding(f"{model.id}@{current.name}", fault, hint, certain=False)
     elif not current.is_folder and (
         path.stat().st_size != current.size or digests_of(path, digests, md5=True).md5 != current.oid
     ):

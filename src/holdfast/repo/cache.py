@@ -3,8 +3,10 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from holdfast.errors import IntegrityError
@@ -83,7 +85,7 @@ def list_objects(folder: Path) -> list[CacheObject]:
         OSError: a folder of the cache cannot be listed.
     """
     found = [entry for hash_name, place in STORES for entry in _list_store(folder, hash_name, place)]
-    return sorted(found, key=lambda entry: entry.path)
+    return sorted(found, key=attrgetter("path"))
 
 
 def read_members(folder: Path, hash_name: str, oid: str) -> list[tuple[str, str]] | None:
@@ -131,15 +133,15 @@ def _list_store(folder: Path, hash_name: str, place: str) -> Iterator[CacheObjec
     for prefix in os.scandir(top):
         if not (_PREFIX.fullmatch(prefix.name) and prefix.is_dir()):
             continue
+        below = f"{place}/{prefix.name}" if place else prefix.name
         for entry in os.scandir(prefix.path):
-            if not _REST.fullmatch(entry.name):
+            name = entry.name
+            if not _REST.fullmatch(name):
                 continue
             try:
-                if not entry.is_file():
-                    continue
                 status = entry.stat()
             except FileNotFoundError:
                 continue
-            path = "/".join(part for part in (place, prefix.name, entry.name) if part)
-            changed = max(status.st_mtime, status.st_ctime)
-            yield CacheObject(hash_name, prefix.name + entry.name, path, status.st_size, changed)
+            if stat.S_ISREG(status.st_mode):
+                changed = max(status.st_mtime, status.st_ctime)
+                yield CacheObject(hash_name, prefix.name + name, f"{below}/{name}", status.st_size, changed)

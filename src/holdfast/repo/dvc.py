@@ -4,14 +4,13 @@ DVC's Python API is private, so what is used of it stands here, and the version 
 """
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError, LockedError, PartlyDoneError, UsageError
-from holdfast.repo.cache import object_path, read_members
 from holdfast.repo.workspace import DVC_FOLDER
 
 DEFAULT_LINK_TYPES = ("reflink", "copy")
@@ -163,58 +162,47 @@ class UsedObjects:
     unread: list[str] = field(default_factory=list)
 
 
-def used_objects(
-    root: Path,
-    selection: Selection,
-    *,
-    bring: Callable[[list[UsedObject]], None] = lambda _: None,
-    for_push: bool = False,
-) -> UsedObjects:
-    """The objects of the outs that a selection means, as ``dvc push`` and ``dvc fetch`` choose them.
+@dataclass(frozen=True, slots=True)
+class SelectedOut:
+    """An out that a selection means.
 
-    Outs without a cache (``cache: false``), imports from other repositories and, for a push, those with ``push: false``
-    are left out.
+    Args:
+        used: its object.
+        part: what of a folder is meant, from there; empty for all of it.
+        remote: the remote that it is kept at, where that is not the default one.
+    """
+
+    used: UsedObject
+    part: str = ""
+    remote: str | None = None
+
+
+@contextmanager
+def selected_outs(
+    root: Path, selection: Selection, *, for_push: bool, unread: list[str]
+) -> Iterator[Iterator[SelectedOut]]:
+    """The outs that a selection means, as DVC collects them, while it is locked.
 
     Args:
         root: the project's folder.
         selection: see there.
-        bring: called with listings that the cache lacks, before it is read again.
-        for_push: whether the objects are to be sent.
+        for_push: leave out those with ``push: false``.
+        unread: gets the commits whose DVC files cannot be read.
 
     Raises:
         UsageError: a target is none.
         LockedError: another DVC process works here.
         HoldfastError: DVC cannot read the project.
     """
-    listings: dict[tuple[str, str], list[tuple[UsedObject, str]]] = {}
-    found: dict[tuple[str, str], UsedObject] = {}
-    result = UsedObjects()
     with _opened(root) as repo:
-        for out, prefix in _outs(repo, selection, for_push, result.unread):
-            used = UsedObject(_hash_name(out), out.hash_info.value, _path(repo, out), out.meta.size)
-            if out.remote:
-                result.elsewhere.append(used.path)
-            elif out.hash_info.isdir:
-                listings.setdefault((used.hash_name, used.oid), []).append((used, prefix))
-            else:
-                found.setdefault((used.hash_name, used.oid), used)
-    cache = local_cache(root).folder
-    absent = [items[0][0] for key, items in listings.items() if not object_path(cache, *key).exists()]
-    if absent:
-        bring(absent)
-    for key, items in listings.items():
-        members = read_members(cache, *key)
-        if members is None:
-            result.missing.append(items[0][0])
-            continue
-        result.objects.append(items[0][0])
-        for used, prefix in items:
-            for name, oid in members:
-                if not prefix or name == prefix or name.startswith(f"{prefix}/"):
-                    path = posixpath.join(used.path, name)
-                    found.setdefault((used.hash_name, oid), UsedObject(used.hash_name, oid, path))
-    result.objects += found.values()
-    return result
+        yield (
+            SelectedOut(
+                UsedObject(str(out.hash_info.name), out.hash_info.value, _path(repo, out), out.meta.size),
+                part,
+                out.remote,
+            )
+            for out, part in _outs(repo, selection, for_push, unread)
+        )
 
 
 @dataclass(frozen=True)
@@ -287,10 +275,6 @@ def _outs(repo: Any, selection: Selection, for_push: bool, unread: list[str]) ->
                     yield out, prefix
     if unknown is not None and not known:
         raise unknown
-
-
-def _hash_name(out: Any) -> str:
-    return str(out.hash_info.name)
 
 
 def _path(repo: Any, out: Any) -> str:

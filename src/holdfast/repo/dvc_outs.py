@@ -169,6 +169,10 @@ def fetch_object(root: Path, cache: Path, oid: str, remote: str) -> list[str]:
 
     with _quietly(), opened(root) as repo, _as_ours(remote):
         repo.cloud.pull({HashInfo(MD5, oid)}, remote=remote)
+        # of a folder that brings the listing alone
+        members = {member for _, member in read_members(cache, MD5, oid) or ()}
+        if missing := {HashInfo(MD5, member) for member in members if not object_path(cache, MD5, member).exists()}:
+            repo.cloud.pull(missing, remote=remote)
     names = [oid, *dict.fromkeys(member for _, member in read_members(cache, MD5, oid) or ())]
     for name in names:
         if not object_path(cache, MD5, name).exists():

@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from holdfast.nesting import TooDeepError, check_nesting
+from holdfast.repo.canonical import Entry, read_dvc_file, read_stage, split_lock
 
 MD5 = "md5"
 LEGACY_MD5 = "md5-dos2unix"
@@ -61,48 +59,19 @@ class StageDefinition:
     uncached: frozenset[str] = frozenset()
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML with scalars as strings, but for null and the two booleans; a key that comes twice is an error.
-
-    An md5 of digits alone is a string and nothing else, and a merge that kept both sides must not hide one.
-    """
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own attribute
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping, unless a key comes twice."""
-        merged = any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value)
-        result: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(result) != len(node.value) and not merged:
-            raise UnreadableFileError("a key comes twice")
-        return result
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("merge", r"^<<$", "<"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-
-
 def load_yaml(data: bytes) -> Any:
     """The document in ``data``; scalars are strings, booleans or None.
 
     Raises:
         UnreadableFileError: it is no YAML, or a key comes twice.
     """
+    # imported here: 10 ms that files in DVC's own form do without
+    from holdfast.repo.yamlfiles import UnreadableYamlError, read_yaml
+
     try:
-        check_nesting(data)
-        return yaml.load(data, Loader=_Loader)
-    except TooDeepError as error:
+        return read_yaml(data)
+    except UnreadableYamlError as error:
         raise UnreadableFileError(str(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        if re.search(rb"^<{7} ", data, re.MULTILINE):
-            raise UnreadableFileError("it has merge conflict markers") from error
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        mark = getattr(error, "problem_mark", None)
-        raise UnreadableFileError(f"{problem}{f' in line {mark.line + 1}' if mark else ''}") from error
 
 
 def read_lock(data: bytes, folder: str, definitions: Mapping[str, StageDefinition]) -> list[Out]:
@@ -114,16 +83,43 @@ def read_lock(data: bytes, folder: str, definitions: Mapping[str, StageDefinitio
     Raises:
         UnreadableFileError: it is no lock file.
     """
+    result: list[Out] = []
+    for name, lines in split_lock(data) or [("", b"")]:
+        outs = read_lock_stage(lines, folder, name, find_definition(definitions, name))
+        if outs is None:
+            return read_lock_as_yaml(data, folder, definitions)
+        result += outs
+    return result
+
+
+def read_lock_stage(lines: bytes, folder: str, name: str, definition: StageDefinition) -> list[Out] | None:
+    """The outs of one stage of a lock, from `holdfast.repo.canonical.split_lock`; None where it is not in that form."""
+    entries = read_stage(lines)
+    if entries is None:
+        return None
+    base = posixpath.join(folder, definition.wdir)
+    return [out for entry in entries if entry.path not in definition.uncached for out in _canonical(entry, base, name)]
+
+
+def read_lock_as_yaml(data: bytes, folder: str, definitions: Mapping[str, StageDefinition]) -> list[Out]:
+    """`read_lock` of a file in any form."""
     document = _mapping(load_yaml(data))
     # locks of DVC 1 are a mapping of stages without a schema
     stages = _mapping(document.get("stages")) if "schema" in document or "stages" in document else document
     result: list[Out] = []
     for name, stage in stages.items():
-        definition = definitions.get(name) or definitions.get(name.rsplit("@", 1)[0], _NO_DEFINITION)
+        if not isinstance(name, str):
+            raise UnreadableFileError(f"it holds a stage called {name!r}")
+        definition = find_definition(definitions, name)
         for entry in _entries(_mapping(stage).get("outs")):
             if entry["path"] not in definition.uncached:
                 result.extend(_outs(entry, posixpath.join(folder, definition.wdir), name))
     return result
+
+
+def find_definition(definitions: Mapping[str, StageDefinition], stage: str) -> StageDefinition:
+    """The definition of a stage, or of the ``foreach`` or ``matrix`` that it comes from."""
+    return definitions.get(stage) or definitions.get(stage.rsplit("@", 1)[0], _NO_DEFINITION)
 
 
 def read_dvc(data: bytes, folder: str) -> list[Out]:
@@ -132,8 +128,16 @@ def read_dvc(data: bytes, folder: str) -> list[Out]:
     Raises:
         UnreadableFileError: it is no such file.
     """
+    entries = read_dvc_file(data)
+    if entries is None:
+        return read_dvc_as_yaml(data, folder)
+    return [out for entry in entries for out in _canonical(entry, folder, None)]
+
+
+def read_dvc_as_yaml(data: bytes, folder: str) -> list[Out]:
+    """`read_dvc` of a file in any form."""
     document = _mapping(load_yaml(data))
-    base = posixpath.join(folder, document.get("wdir") or "")
+    base = posixpath.join(folder, _text(document.get("wdir")))
     result: list[Out] = []
     for entry in _entries(document.get("outs")):
         if entry.get("cache") is not False:
@@ -187,6 +191,17 @@ def read_listing(data: bytes) -> list[tuple[str, str]]:
         raise UnreadableFileError(f"it is no listing of a folder ({type(error).__name__})") from error
 
 
+def listing_oid(members: list[dict[str, Any]]) -> str:
+    """The name of the listing of a folder whose files an entry lists itself (``files:``)."""
+    # dvc_data.hashfile.tree.Tree.digest: the md5 of the listing as DVC would write it
+    listing = [
+        ({"md5": str(member["md5"]).lower()} if member.get("md5") else {}) | {"relpath": member["relpath"]}
+        for member in sorted(members, key=lambda member: str(member["relpath"]))
+    ]
+    text = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + LISTING_SUFFIX
+
+
 def read_run_cache_entry(data: bytes) -> tuple[str, list[Out]]:
     """Command and outs of a run cache entry, which has the form of a stage in ``dvc.lock``.
 
@@ -199,11 +214,31 @@ def read_run_cache_entry(data: bytes) -> tuple[str, list[Out]]:
     return " && ".join(command) if isinstance(command, list) else str(command or ""), outs
 
 
+def _canonical(entry: Entry, base: str, stage: str | None) -> Iterator[Out]:
+    where = _joined(base, entry.path)
+    for name in _hash_names(entry.hashed, entry.path):
+        yield Out(where, name, entry.oid, entry.size, entry.nfiles, stage)
+
+
+def _joined(base: str, path: str) -> str:
+    # nearly all paths are whole already, and to make them so takes as long as all else that is done with an out
+    if path[0] not in "./" and "//" not in path and "/." not in path and path[-1] != "/":
+        if not base:
+            return path
+        if _WHOLE.fullmatch(base):
+            return f"{base}/{path}"
+    return posixpath.normpath(posixpath.join(base, path))
+
+
+def _hash_names(hashed: bool, path: str) -> tuple[str, ...]:
+    # DVC reads an external path's md5 under its own name even where `hash` is missing: in doubt both are meant
+    return (MD5,) if hashed else (MD5, LEGACY_MD5) if posixpath.isabs(path) else (LEGACY_MD5,)
+
+
 def _outs(entry: dict[str, Any], base: str, stage: str | None) -> Iterator[Out]:
     path = entry["path"]
     oid = entry.get("md5")
-    # DVC reads an external path's md5 under its own name even where `hash` is missing: in doubt both are meant
-    names = (MD5,) if entry.get("hash") else (MD5, LEGACY_MD5) if posixpath.isabs(path) else (LEGACY_MD5,)
+    names = _hash_names(bool(entry.get("hash")), path)
     where = posixpath.normpath(posixpath.join(base, path))
     size, nfiles = _number(entry.get("size")), _number(entry.get("nfiles"))
     members = [member for member in entry.get("files") or [] if isinstance(member, dict) and member.get("relpath")]
@@ -211,7 +246,7 @@ def _outs(entry: dict[str, Any], base: str, stage: str | None) -> Iterator[Out]:
         if oid:
             yield Out(where, name, _oid(oid), size, nfiles, stage, listed=bool(members))
         if members:
-            yield Out(where, name, _listing_oid(members), None, len(members), stage, listed=True)
+            yield Out(where, name, listing_oid(members), None, len(members), stage, listed=True)
         for member in members:
             if md5 := member.get("md5"):
                 joined = posixpath.join(where, member["relpath"])
@@ -223,16 +258,6 @@ def _oid(value: Any) -> str:
     if not _OID.fullmatch(oid):
         raise UnreadableFileError(f"{value!r} is no md5 of a file or folder")
     return oid
-
-
-def _listing_oid(members: list[dict[str, Any]]) -> str:
-    # dvc_data.hashfile.tree.Tree.digest: the md5 of the listing as DVC would write it
-    listing = [
-        ({"md5": str(member["md5"]).lower()} if member.get("md5") else {}) | {"relpath": member["relpath"]}
-        for member in sorted(members, key=lambda member: str(member["relpath"]))
-    ]
-    text = json.dumps(listing, sort_keys=True).encode()
-    return hashlib.md5(text, usedforsecurity=False).hexdigest() + LISTING_SUFFIX
 
 
 def _definition(stage: dict[str, Any]) -> StageDefinition:
@@ -253,6 +278,7 @@ def _definition(stage: dict[str, Any]) -> StageDefinition:
 
 
 _NO_DEFINITION = StageDefinition()
+_WHOLE = re.compile(r"[^./][^/]*(?:/[^./][^/]*)*")
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -262,6 +288,12 @@ def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableFileError(f"it holds a {type(value).__name__} where a mapping belongs")
     return value
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise UnreadableFileError(f"it holds a {type(value).__name__} where a path belongs")
+    return value or ""
 
 
 def _entries(value: Any) -> list[dict[str, Any]]:

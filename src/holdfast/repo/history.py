@@ -4,35 +4,32 @@ Commits are read best known first, and every tree and every file only where it i
 did not change costs nothing, and what is first met is met under its best name.
 """
 
+import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
-import pygit2
-
-from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.repo.dvcfiles import (
-    DVC_SUFFIX,
-    LOCK_FILE,
-    PIPELINE_FILE,
-    Out,
-    StageDefinition,
-    UnreadableFileError,
-    read_definitions,
-    read_dvc,
-    read_lock,
-    read_version,
-    version_name,
-)
-from holdfast.repo.refs import Origin, order_commits, read_tips, reflog_commits, unreadable, worktree_folders
+from holdfast.errors import IntegrityError
+from holdfast.repo.answers import Answer, digest_of, place_of
+from holdfast.repo.dvcfiles import DVC_SUFFIX, LOCK_FILE, PIPELINE_FILE, Out, UnreadableFileError
+from holdfast.repo.gitfolder import GitFolder, git_folder_of
+from holdfast.repo.objects import GitObjects
+from holdfast.repo.recordcache import RecordCache
+from holdfast.repo.records import DamagedFileError, MissingObjectError, Named, Records, file_key, reads
+from holdfast.repo.refs import Origin, list_tips, order_commits, reflog_commits, unreadable
+from holdfast.repo.refs import UnknownRevisionError as UnknownRevisionError
+from holdfast.repo.roots import EVERYTHING, Roots
 from holdfast.repo.workspace import DVC_FOLDER
+
+if TYPE_CHECKING:
+    import pygit2
 
 _SKIPPED_FOLDERS = frozenset({".git", DVC_FOLDER, "node_modules", "__pycache__"})
 _VENV_MARK = "pyvenv.cfg"
-_VERSION_FILE = re.compile(r"v[0-9]+\.yaml")
+_FILES_OF = "files of "  # what the answer with a repository's loose files is kept under
 
 
 class UnreadableDvcFileError(IntegrityError):
@@ -56,23 +53,34 @@ class Sighting:
     version: str | None = None
 
 
-@dataclass
 class HistoryReader:
     """Reads the DVC files of a repository; each distinct tree and file once, in the order in which it is asked.
 
-    Every method yields what was not met before.
+    Every method yields what was not met before: an out of a file is met once, in the best place.
+
+    Args:
+        repository: what to read; a `GitFolder` is opened only where its objects are needed.
+        cache: the file that remembers what commits said; None for none. `close` writes what is new.
 
     Raises, in every method:
         UnreadableDvcFileError: a file is not what its name says; names commit and path.
         UnreadableRefError: a ref, commit, tree or blob cannot be read.
     """
 
-    repository: pygit2.Repository
-    reached: set[pygit2.Oid] = field(default_factory=set)
-    _trees: set[tuple[str, pygit2.Oid]] = field(default_factory=set)
-    _files: set[tuple[str, pygit2.Oid, pygit2.Oid | None]] = field(default_factory=set)
-    _definitions: dict[pygit2.Oid, dict[str, StageDefinition]] = field(default_factory=dict)
-    _links: set[str] = field(default_factory=set)
+    def __init__(self, repository: "pygit2.Repository | GitFolder", cache: Path | None = None) -> None:
+        self.folder = repository if isinstance(repository, GitFolder) else git_folder_of(repository)
+        self.reached: set[str] = set()
+        self._cache = RecordCache(cache)
+        self.objects = GitObjects(self.folder, self._cache.commits, self._cache.peeled, self._cache.load)
+        self._folders: set[int] = set()
+        self._files: set[int] = set()
+        self._met: set[int] = set()  # outs, by number
+        # the answer that was given, whose outs have no numbers yet, and the one to keep
+        self._given = Answer()
+        self._found: tuple[str, bytes, Answer] | None = None
+        # files of workspace and index
+        self._known_files: dict[str, list[Named]] | None = None
+        self._used_files: dict[str, list[Named]] = {}
 
     def read_revision(self, revision: str) -> Iterator[Sighting]:
         """What one commit says, named in any way that git understands: a branch, a tag, ``HEAD~2``, a hash.
@@ -80,117 +88,201 @@ class HistoryReader:
         Raises besides:
             UnknownRevisionError: there is no such commit.
         """
-        try:
-            commit = self.repository.revparse_single(revision).peel(pygit2.Commit)
-        except (KeyError, ValueError, pygit2.GitError) as error:
-            raise UnknownRevisionError(
-                f"git knows no commit {revision!r}", hint="`git log --all` shows them"
-            ) from error
-        yield from self._read_commit(commit, Origin("ref", revision, str(commit.id)))
+        roots = Roots(workspace=False, revisions=(revision,))
+        tips = [] if self.objects.find_revision(revision) else list_tips(self.folder, self.objects)
+        for origin in order_commits(self.objects, tips, roots):
+            yield from self._read_commit(origin)
 
-    def read_refs(self) -> Iterator[Sighting]:
-        """What every commit says that a branch, tag, experiment, stash or other ref reaches."""
-        for commit, origin in order_commits(self.repository, read_tips(self.repository)):
-            self.reached.add(commit.id)
-            yield from self._read_commit(commit, origin)
+    def read_refs(self, roots: Roots = EVERYTHING) -> Iterator[Sighting]:
+        """What every commit says that is chosen; by default all that a branch, tag, experiment, stash or other ref
+        reaches.
+
+        Raises besides:
+            UnknownRevisionError: git and DVC know no such revision.
+            UsageError: the date is none.
+        """
+        state = self.folder.state()
+        place, digest = place_of(self.folder, roots), digest_of(state)
+        # what a revision's name leads to may change where no ref does, a limit that moves with the clock never comes
+        # again, and an answer tells all, met before or not
+        answers = not roots.revisions and roots.since is None and not self._met and not self._given.named
+        if answers and (answer := self._cache.answer(place, digest)) is not None:
+            self.reached.update(answer.reached)
+            self._given = answer
+            for entry, origin in zip(answer.named, answer.origins, strict=True):
+                yield Sighting(entry.out, entry.file, origin, entry.version)
+            return
+        answer = Answer()
+        for origin in order_commits(self.objects, list_tips(self.folder, self.objects, state), roots):
+            self.reached.add(origin.commit)
+            answer.reached.append(origin.commit)
+            for entry in self._read_entries(origin):
+                answer.named.append(entry)
+                answer.origins.append(origin)
+                yield Sighting(entry.out, entry.file, origin, entry.version)
+        if answers:
+            self._found = (place, digest, answer)
 
     def read_reflogs(self) -> Iterator[Sighting]:
         """What commits say that only a reflog reaches; those that cannot be read are passed over. After `read_refs`."""
-        for commit, origin in reflog_commits(self.repository, self.reached):
+        for origin in reflog_commits(self.folder, self.objects, self.reached):
             try:
-                yield from self._read_commit(commit, origin)
+                yield from self._read_commit(origin)
             except IntegrityError:
                 continue  # git may have pruned half of it, and nothing rests on it
 
     def read_index(self) -> Iterator[Sighting]:
         """What is staged for the next commit."""
         origin = Origin("workspace", "staged")
-        entries = {entry.path: entry for entry in self.repository.index}
-        for path, entry in entries.items():
-            folder, name = os.path.split(path)
-            if not _reads(folder, name):
-                continue
-            if entry.mode == pygit2.enums.FileMode.LINK:
-                target = os.path.join(folder, self._blob(entry.id, path, origin).decode("utf-8", "replace"))  # noqa: PTH118
-                followed = entries.get(os.path.normpath(target))
-                if followed is None:
-                    continue
-                entry = followed
-            sibling = entries.get(os.path.join(folder, PIPELINE_FILE))  # noqa: PTH118 - git's paths, not the disk's
-            yield from self._read_file(folder, name, entry.id, sibling.id if sibling else None, origin)
+        found: list[Named] = []
+        for path, blob, definition in self._cache.staged(self.folder):
+            with _told(origin, self.folder):
+                found += self._file(path, blob, definition, partial(self._blob, path))
+        for entry in self._unmet(list(dict.fromkeys(found))):
+            yield Sighting(entry.out, entry.file, origin, entry.version)
 
-    def _read_commit(self, commit: pygit2.Commit, origin: Origin) -> Iterator[Sighting]:
-        stack: list[tuple[str, pygit2.Oid]] = [("", commit.tree_id)]
+    def read_workspace(self) -> "Workspace":
+        """What the working tree and the repository's other worktrees say, as `read_workspace`; not what is staged."""
+        result = Workspace([], [])
+        if self.folder.worktree is not None:
+            ignored = lambda path: self.folder.repository.path_is_ignored(path)  # noqa: E731
+            self._read_worktree(self.folder.worktree, Origin("workspace", ""), result, ignored)
+            for name, folder in self.folder.worktrees().items():
+                self._read_worktree(folder, Origin("workspace", name), result, None)
+        return result
+
+    def close(self) -> None:
+        """Write down what was found out, for the next time."""
+        if self._found is not None:
+            self._cache.keep_answer(*self._found)
+        if self._known_files is not None and self._used_files.keys() - self._known_files.keys():
+            self._cache.keep_answer(_FILES_OF + str(self.folder.path), b"", Answer(files=self._used_files))
+        self._cache.save(self.objects)
+
+    def _read_commit(self, origin: Origin) -> Iterator[Sighting]:
+        for entry in self._read_entries(origin):
+            yield Sighting(entry.out, entry.file, origin, entry.version)
+
+    def _read_entries(self, origin: Origin) -> Iterator[Named]:
+        records = self._records()
+        with _told(origin, self.folder):
+            commit = self.objects.find_commit(origin.commit)
+            if commit is None:
+                raise MissingObjectError(f"commit {origin.commit}", "commit")
+            top = records.top(self.objects, commit.tree)
+        named, met = records.named, self._met
+        stack = [top]
         while stack:
-            folder, tree_id = stack.pop()
-            if (folder, tree_id) in self._trees:
+            folder = stack.pop()
+            if folder in self._folders:
                 continue
-            self._trees.add((folder, tree_id))
-            blobs: dict[str, pygit2.Oid] = {}
-            for name, mode, oid in self._entries(tree_id, folder, origin):
-                if mode == pygit2.enums.FileMode.TREE:
-                    if name != DVC_FOLDER:
-                        stack.append((f"{folder}/{name}" if folder else name, oid))
-                elif name.endswith((DVC_SUFFIX, ".yaml", ".lock")):
-                    if mode == pygit2.enums.FileMode.LINK and _reads(folder, name):
-                        self._links.add(f"{folder}/{name}" if folder else name)
-                    elif mode != pygit2.enums.FileMode.COMMIT:
-                        blobs[name] = oid
-            for name, oid in blobs.items():
-                if _reads(folder, name):
-                    yield from self._read_file(folder, name, oid, blobs.get(PIPELINE_FILE), origin)
-        for path in sorted(self._links):
-            yield from self._read_link(commit, path, origin)
+            self._folders.add(folder)
+            files, below = records.folders[folder]
+            for file in files:
+                if file not in self._files:
+                    self._files.add(file)
+                    for number in records.files[file]:
+                        if number not in met:
+                            met.add(number)
+                            yield named[number]
+            stack += below
 
-    def _read_link(self, commit: pygit2.Commit, path: str, origin: Origin) -> Iterator[Sighting]:
-        # a linked file changes without its folder's tree, so it is looked at in every commit
-        folder, name = os.path.split(path)
+    def _records(self) -> Records:
+        """What is known of trees and files; what an answer told counts as met there."""
+        records = self._cache.load()
+        for entry in self._given.named:
+            self._met.add(records.number(entry))
+        self._given = Answer()
+        return records
+
+    def _unmet(self, entries: list[Named]) -> list[Named]:
+        """Those that were not met before; they are now."""
+        if self._given.named and not self._cache.is_loaded:
+            oids = {entry.out.oid for entry in entries}
+            met = {entry for entry in self._given.named if entry.out.oid in oids}
+            result = [entry for entry in entries if entry not in met]
+            self._given.named += result
+            return result
+        records = self._records()
+        result = [entry for entry in entries if records.number(entry) not in self._met]
+        self._met.update(map(records.number, result))
+        return result
+
+    def _file(self, path: str, blob: str, definition: str, read: Callable[[str], bytes]) -> list[Named]:
+        """The outs of a DVC file that need not be in any commit."""
+        if self._known_files is None:
+            kept = self._cache.answer(_FILES_OF + str(self.folder.path), b"")
+            self._known_files = {} if kept is None else kept.files
+        key = file_key(path, blob, definition)
+        if key not in self._used_files:
+            found = self._known_files.get(key)
+            if found is None:
+                records = self._cache.load()
+                number = records.file(path, blob, definition, read)
+                found = [records.named[index] for index in records.files[number]]
+            self._used_files[key] = found
+        return self._used_files[key]
+
+    def _blob(self, path: str, oid: str) -> bytes:
+        data = self.objects.read_blob(oid)
+        if data is None:
+            raise MissingObjectError(path, "blob")
+        return data
+
+    def _read_worktree(
+        self, top: Path, origin: Origin, result: "Workspace", ignored: Callable[[str], bool] | None
+    ) -> None:
+        def refuse(error: OSError) -> None:
+            raise UnreadableDvcFileError(f"{error.filename}: {error.strerror}", hint="Its DVC files may name objects")
+
+        tracked: set[str] = set()
+        start = len(str(top)) + 1
+        for where, folders, files in os.walk(top, onerror=refuse):
+            folder = where[start:].replace(os.sep, "/")
+            if _VENV_MARK in files:
+                folders.clear()
+                continue
+            if DVC_FOLDER in folders and not origin.ref:
+                result.projects.append(folder)
+            for name in sorted(name for name in files if reads(folder, name)):
+                path = f"{folder}/{name}" if folder else name
+                try:
+                    found = self._read_path(where, path, name, origin)
+                except UnreadableDvcFileError:
+                    if ignored and ignored(path):
+                        continue
+                    raise
+                result.sightings.extend(found)
+                if name.endswith(DVC_SUFFIX):
+                    tracked.update(sighting.out.path for sighting in found)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if name not in _SKIPPED_FOLDERS and (f"{folder}/{name}" if folder else name) not in tracked
+            )
+
+    def _read_path(self, where: str, path: str, name: str, origin: Origin) -> list[Sighting]:
+        place = f"{where}/{name}"
+        contents: dict[str, bytes] = {}
+
+        def take(place: str) -> str:
+            data = Path(place).read_bytes()
+            # git's id of such a file, so that one which is committed is known already
+            oid = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+            contents[oid] = data
+            return oid
+
         try:
-            link: object = commit.tree[path]
-            if not isinstance(link, pygit2.Blob) or link.filemode != pygit2.enums.FileMode.LINK:
-                return
-            target = os.path.normpath(os.path.join(folder, link.data.decode()))  # noqa: PTH118
-            blob: object = commit.tree[target]
-        except (KeyError, UnicodeDecodeError):
-            return  # leads out of the repository or nowhere: a checkout could not read it either
-        if isinstance(blob, pygit2.Blob):
-            yield from self._read_file(folder, name, blob.id, None, origin)
-
-    def _entries(self, tree_id: pygit2.Oid, folder: str, origin: Origin) -> Iterator[tuple[str, int, pygit2.Oid]]:
-        try:
-            tree = cast(pygit2.Tree, self.repository[tree_id])
-        except (KeyError, pygit2.GitError) as error:
-            what = f"folder {folder or '.'} of commit {origin.commit}"
-            raise unreadable(what, origin, ValueError("its tree is missing or damaged")) from error
-        for entry in tree:
-            yield (entry.raw_name or b"").decode("utf-8", "replace"), int(entry.filemode), entry.id
-
-    def _read_file(
-        self, folder: str, name: str, blob: pygit2.Oid, definition: pygit2.Oid | None, origin: Origin
-    ) -> Iterator[Sighting]:
-        path = f"{folder}/{name}" if folder else name
-        key = (path, blob, definition if name == LOCK_FILE else None)
-        if key in self._files:
-            return
-        self._files.add(key)
-        data = self._blob(blob, path, origin)
-        definitions: dict[str, StageDefinition] = {}
-        if name == LOCK_FILE and definition is not None:
-            if definition not in self._definitions:
-                self._definitions[definition] = read_definitions(self._blob(definition, path, origin))
-            definitions = self._definitions[definition]
-        yield from _read(data, folder, name, definitions, origin)
-
-    def _blob(self, oid: pygit2.Oid, path: str, origin: Origin) -> bytes:
-        try:
-            return cast(pygit2.Blob, self.repository[oid]).data
-        except (KeyError, pygit2.GitError) as error:
-            what = f"{path} in commit {origin.commit}"
-            raise unreadable(what, origin, ValueError("its blob is missing or damaged")) from error
-
-
-class UnknownRevisionError(HoldfastError):
-    """Git knows no commit of that name."""
+            blob = take(place)
+            sibling = f"{where}/{PIPELINE_FILE}"
+            definition = take(sibling) if name == LOCK_FILE and Path(sibling).is_file() else ""
+        except FileNotFoundError:
+            return []  # gone since the folder was listed, or a link to nowhere
+        except OSError as error:
+            raise UnreadableDvcFileError(f"{place}: {error.strerror}", hint="It may name objects") from error
+        with _told(origin, self.folder):
+            found = self._file(path, blob, definition, contents.__getitem__)
+        return [Sighting(entry.out, entry.file, origin, entry.version) for entry in found]
 
 
 @dataclass(frozen=True)
@@ -206,7 +298,7 @@ class Workspace:
     projects: list[str]
 
 
-def read_workspace(repository: pygit2.Repository) -> Workspace:
+def read_workspace(repository: "pygit2.Repository") -> Workspace:
     """Read the DVC files of the working tree and of the repository's other worktrees.
 
     Git's and DVC's own folders, virtual environments and the folders that ``*.dvc`` files track are not entered. A
@@ -215,85 +307,34 @@ def read_workspace(repository: pygit2.Repository) -> Workspace:
     Raises:
         UnreadableDvcFileError: a file or folder cannot be read.
     """
-    result = Workspace([], [])
-    if repository.workdir:
-        _read_worktree(Path(repository.workdir), Origin("workspace", ""), result, repository.path_is_ignored)
-        for name, folder in worktree_folders(repository).items():
-            _read_worktree(folder, Origin("workspace", name), result, None)
-    return result
+    return HistoryReader(repository).read_workspace()
 
 
-def _read_worktree(top: Path, origin: Origin, result: Workspace, ignored: Callable[[str], bool] | None) -> None:
-    def refuse(error: OSError) -> None:
-        raise UnreadableDvcFileError(f"{error.filename}: {error.strerror}", hint="Its DVC files may name objects")
+class _told:  # noqa: N801 - used as a function
+    """What could not be read, as an error that says where."""
 
-    tracked: set[str] = set()
-    for where, folders, files in os.walk(top, onerror=refuse):
-        folder = Path(where).relative_to(top).as_posix()
-        folder = "" if folder == "." else folder
-        if _VENV_MARK in files:
-            folders.clear()
-            continue
-        if DVC_FOLDER in folders and not origin.ref:
-            result.projects.append(folder)
-        for name in sorted(files):
-            if not _reads(folder, name):
-                continue
-            try:
-                found = _read_path(Path(where), folder, name, origin)
-            except UnreadableDvcFileError:
-                if ignored and ignored(f"{folder}/{name}" if folder else name):
-                    continue
-                raise
-            result.sightings.extend(found)
-            if name.endswith(DVC_SUFFIX):
-                tracked.update(sighting.out.path for sighting in found)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in _SKIPPED_FOLDERS and (f"{folder}/{name}" if folder else name) not in tracked
-        )
+    def __init__(self, origin: Origin, folder: GitFolder) -> None:
+        self._origin = origin
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DamagedFileError):
+            raise unreadable_file(error.path, self._origin, error.reason) from error
+        if isinstance(error, MissingObjectError):
+            commit = self._origin.commit
+            place = f"{error.what}{f' in commit {commit}' if commit and error.kind != 'commit' else ''}"
+            what = ValueError(f"its {error.kind} is missing or damaged")
+            raise unreadable(place, self._origin, what, self._folder.promisor) from error
+        if isinstance(error, RecursionError):
+            what = ValueError("its folders nest too deeply")
+            raise unreadable(f"commit {self._origin.commit}", self._origin, what) from error
 
 
-def _read_path(where: Path, folder: str, name: str, origin: Origin) -> list[Sighting]:
-    try:
-        data = (where / name).read_bytes()
-        sibling = where / PIPELINE_FILE
-        definitions = read_definitions(sibling.read_bytes()) if name == LOCK_FILE and sibling.is_file() else {}
-    except FileNotFoundError:
-        return []  # gone since the folder was listed, or a link to nowhere
-    except OSError as error:
-        raise UnreadableDvcFileError(f"{where / name}: {error.strerror}", hint="It may name objects") from error
-    return list(_read(data, folder, name, definitions, origin))
-
-
-def _reads(folder: str, name: str) -> bool:
-    if name.endswith(DVC_SUFFIX) or name == LOCK_FILE:
-        return True
-    return _VERSION_FILE.fullmatch(name) is not None and version_name(f"{folder}/{name}") is not None
-
-
-def _read(
-    data: bytes, folder: str, name: str, definitions: dict[str, StageDefinition], origin: Origin
-) -> Iterator[Sighting]:
-    path = f"{folder}/{name}" if folder else name
-    version = None
-    try:
-        if name == LOCK_FILE:
-            outs = read_lock(data, folder, definitions)
-        elif name.endswith(DVC_SUFFIX):
-            outs = read_dvc(data, folder)
-        else:
-            version = version_name(path)
-            registered = read_version(data, path)
-            outs = [registered] if registered else []
-    except UnreadableFileError as error:
-        raise _not_readable(path, origin, error) from error
-    for out in outs:
-        yield Sighting(out, path, origin, version)
-
-
-def _not_readable(path: str, origin: Origin, error: UnreadableFileError) -> UnreadableDvcFileError:
+def unreadable_file(path: str, origin: Origin, error: UnreadableFileError) -> UnreadableDvcFileError:
+    """The error for a DVC file of ``origin`` that is not what its name says."""
     if origin.kind == "workspace":
         return UnreadableDvcFileError(f"{path} cannot be read: {error}", hint=f"Mend it, or `git checkout -- {path}`")
     short = origin.commit[:8]

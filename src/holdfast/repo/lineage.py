@@ -41,10 +41,14 @@ class Lineage:
     def oldest_first(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
         """The objects in an order in which each comes after those that its paths held before it; otherwise as given."""
         given = {key: place for place, key in enumerate(keys)}
-        age = {
-            key: max((self.versions[path].index(key) for path in self.paths.get(key, ())), default=0) for key in given
-        }
-        return sorted(given, key=lambda key: (-age[key], given[key]))
+        old = {key: age for key in given if (age := self._age(key))}
+        # most of many thousand files never changed
+        young = (key for key in given if key not in old) if old else given
+        return [*sorted(old, key=lambda key: (-old[key], given[key])), *young]
+
+    def _age(self, key: ObjectKey) -> int:
+        """How many versions of one of its paths came after it, at most."""
+        return max((self.versions[path].index(key) for path in self.paths.get(key, ())), default=0)
 
     def add(self, path: str, key: ObjectKey) -> None:
         """A path's next older object."""

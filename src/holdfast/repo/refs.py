@@ -2,32 +2,30 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pygit2
+from holdfast.errors import HoldfastError
+from holdfast.repo.gitfolder import GitFolder, RefState, find_git_folder, git_folder_of
+from holdfast.repo.gitfolder import ShallowCloneError as ShallowCloneError
+from holdfast.repo.gitfolder import UnreadableRefError as UnreadableRefError
+from holdfast.repo.objects import Commit, GitObjects
+from holdfast.repo.roots import Roots
 
-from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.repo.git import common_folder, is_shallow
+if TYPE_CHECKING:
+    import pygit2
 
 Kind = Literal["workspace", "branch", "tag", "experiment", "stash", "ref", "history", "reflog"]
 
-# heads of operations that are under way, such as a merge; they hold commits that no branch may have yet
-_OPERATION_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
 _TIP_ORDER: tuple[Kind, ...] = ("branch", "tag", "experiment", "stash", "ref")
-# these belong to one worktree, and another one cannot look them up; their commits are behind other refs
-_PRIVATE_REFS = ("refs/bisect/", "refs/worktree/", "refs/rewritten/")
-_COMMIT_ID = re.compile(r"[0-9a-f]{40}")
+_EXPERIMENT = re.compile(r"refs/exps/(?P<two>[0-9a-f]{2})/(?P<rest>[0-9a-f]{38})/(?P<name>.+)")
+_QUEUES = {"refs/exps/celery/stash": "queue", "refs/exps/celery/failed": "failed queue"}
 
 
-class ShallowCloneError(HoldfastError):
-    """The clone's history ends early, so what older commits name cannot be known."""
-
-
-class UnreadableRefError(IntegrityError):
-    """A ref or an object that it leads to cannot be read."""
+class UnknownRevisionError(HoldfastError):
+    """Git knows no commit of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,194 +47,246 @@ class Origin:
     back: int = 0
 
 
-def open_repository(git_root: Path) -> pygit2.Repository:
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """A commit that a ref points to.
+
+    Args:
+        name: the whole name of the ref, ``refs/heads/main``; ``HEAD`` and the like for heads.
+        origin: its commit, and what to call it.
+        baseline: the commit that an experiment started from, 40 hex digits; else empty.
+    """
+
+    name: str
+    origin: Origin
+    baseline: str = ""
+
+
+def open_repository(git_root: Path) -> "pygit2.Repository":
     """The git repository of the working tree at ``git_root``.
 
     Raises:
         ShallowCloneError: its history ends early.
         UnreadableRefError: libgit2 cannot open it.
+        UnsupportedRepositoryError: it is of a kind that cannot be read.
     """
-    try:
-        repository = pygit2.Repository(str(git_root))
-    except pygit2.GitError as error:
-        raise UnreadableRefError(f"the git repository {git_root} cannot be opened: {error}") from error
-    if is_shallow(git_root):
-        raise ShallowCloneError(
-            f"{git_root} is a shallow clone: commits that are not here may name objects that are",
-            hint="Run `git fetch --unshallow` first",
-        )
-    return repository
+    return find_git_folder(git_root).repository
 
 
-def read_tips(repository: pygit2.Repository) -> list[Origin]:
+def read_tips(repository: "pygit2.Repository") -> list[Origin]:
     """Every ref's commit, best first: branches (the current one before others, local before remote), tags,
     experiments, stashes, other refs. Heads of all worktrees, detached or in the middle of a merge, count as branches.
 
     Raises:
         UnreadableRefError: a ref cannot be read, or leads to a missing object.
     """
-    folder = common_folder(Path(repository.path))
-    names = repository.listall_references()
-    _check_loose_refs(repository, folder, set(names))
-    tips = [*_head_tips(repository, folder), *(tip for name in names for tip in _ref_tips(repository, name))]
-    current = None if repository.head_is_detached else repository.lookup_reference("HEAD").target
+    folder = git_folder_of(repository)
+    return [tip.origin for tip in list_tips(folder, GitObjects(folder))]
+
+
+def list_tips(folder: GitFolder, objects: GitObjects, state: RefState | None = None) -> list[Tip]:
+    """The same with the refs' whole names; of ``state`` where it was read before.
+
+    Raises:
+        UnreadableRefError: a ref cannot be read, or leads to a missing object.
+    """
+    state = state or folder.state()
+    tips = [Tip(name, Origin("branch", name, oid)) for name, oid in state.heads]
+    for tip in tips:
+        _commit(objects, tip.origin.commit, tip.origin)
+    refs, logs = dict(state.refs), dict(state.logs)
+    if state.current in refs and not state.current.startswith("refs/heads/"):
+        tips.append(Tip("HEAD", Origin("branch", "HEAD", refs[state.current])))
+    for name, oid in refs.items():
+        tips.extend(_ref_tips(objects, name, oid, logs.get(name, ())))
     order = {kind: rank for rank, kind in enumerate(_TIP_ORDER)}
-    tips.sort(key=lambda item: (order[item[1].kind], item[0] != current, *_remote_last(item[0]), item[1].ref))
-    return [tip for _, tip in tips]
+    tips.sort(
+        key=lambda tip: (order[tip.origin.kind], tip.name != state.current, *_remote_last(tip.name), tip.origin.ref)
+    )
+    return tips
 
 
-def order_commits(repository: pygit2.Repository, tips: Iterable[Origin]) -> Iterator[tuple[pygit2.Commit, Origin]]:
-    """Every commit that ``tips`` reach, each once and with its best origin: tips, commits behind branches by their
-    distance, commits behind other refs.
+def order_commits(objects: GitObjects, tips: Iterable[Tip], roots: Roots) -> Iterator[Origin]:
+    """The commits that ``roots`` choose, each once and with its best origin: tips, commits along first parents of
+    branches and experiments, commits behind branches by their distance, commits behind other refs.
+
+    Args:
+        objects: reads commits.
+        tips: from `list_tips`.
+        roots: what is chosen.
 
     Raises:
         UnreadableRefError: a commit is missing.
+        UnknownRevisionError: git and DVC know no such revision.
+        UsageError: ``date`` is no day.
     """
     tips = list(tips)
-    seen: set[pygit2.Oid] = set()
-    starts: list[tuple[pygit2.Commit, Origin]] = []
-    for tip in tips:
-        commit = _commit(repository, pygit2.Oid(hex=tip.commit), tip)
-        starts.append((commit, tip))
-        if commit.id not in seen:
-            seen.add(commit.id)
-            yield commit, tip
-    walked: set[pygit2.Oid] = set()
-    for branches in (True, False):
-        level = deque((commit, tip) for commit, tip in starts if (tip.kind == "branch") == branches)
-        while level:
-            commit, origin = level.popleft()
-            if commit.id in walked:
-                continue
-            walked.add(commit.id)
-            if commit.id not in seen:
-                seen.add(commit.id)
-                yield commit, origin
-            for parent in commit.parent_ids:
-                if parent not in walked:
-                    behind = Origin("history", origin.ref, str(parent), origin.back + 1)
-                    level.append((_commit(repository, parent, behind), behind))
+    seen: set[str] = set()
+    youngest = roots.youngest
+
+    def fresh(origins: Iterable[Origin]) -> Iterator[Origin]:
+        for origin in origins:
+            if origin.commit not in seen:
+                seen.add(origin.commit)
+                yield origin
+
+    chosen = [tip for tip in tips if _chooses(roots, tip)]
+    named = [_resolve(objects, tips, revision) for revision in roots.revisions]
+    yield from fresh(tip.origin for tip in chosen)
+    yield from fresh(tip.origin for tip, _ in named)
+    lines = [(tip, roots.num) for tip in chosen if roots.all_branches and tip.name.startswith("refs/heads/")]
+    lines += [(tip, roots.num if follows else 1) for tip, follows in named]
+    for tip, count in lines:
+        yield from fresh(_first_parents(objects, tip, count))
+    for tip in chosen:
+        if tip.baseline and roots.all_experiments:
+            yield from fresh(_first_parents(objects, tip, -1, until=tip.baseline))
+    starts = [*chosen, *(tip for tip, _ in named)] if roots.behind else []
+    if roots.all_commits:
+        starts = list(dict.fromkeys([*(tip for tip in tips if _is_line(tip)), *starts]))
+    yield from fresh(_behind(objects, starts, lambda _: True))
+    if youngest is not None:
+        yield from fresh(
+            _behind(objects, [tip for tip in tips if _is_line(tip)], lambda commit: commit.time >= youngest)
+        )
 
 
-def reflog_commits(repository: pygit2.Repository, reached: set[pygit2.Oid]) -> Iterator[tuple[pygit2.Commit, Origin]]:
+def reflog_commits(folder: GitFolder, objects: GitObjects, reached: set[str]) -> Iterator[Origin]:
     """Commits that no ref reaches any more, but a reflog does: amended, reset, rebased away.
 
     They keep nothing alive; they give names to what may go. What git has pruned already is passed over.
     """
     seen = set(reached)
-    for name in ["HEAD", *sorted(repository.listall_references())]:
+    for name in ["HEAD", *folder.refs()]:
         short = name.removeprefix("refs/heads/")
-        for index, entry in enumerate(_reflog(repository, name)):
+        for index, entry in enumerate(folder.log(name)):
             queue = deque([(entry, 0)])
             while queue:
                 oid, back = queue.popleft()
                 if oid in seen:
                     continue
                 seen.add(oid)
-                commit: object = repository.get(oid)
-                if isinstance(commit, pygit2.Commit):
-                    yield commit, Origin("reflog", f"{short}@{{{index}}}", str(oid), back)
-                    queue.extend((parent, back + 1) for parent in commit.parent_ids)
+                if (commit := objects.find_commit(oid)) is not None:
+                    yield Origin("reflog", f"{short}@{{{index}}}", oid, back)
+                    queue.extend((parent, back + 1) for parent in commit.parents)
 
 
-def worktree_folders(repository: pygit2.Repository) -> dict[str, Path]:
-    """The working trees of the repository other than the given one, by name; those that are gone are left out."""
-    folder = common_folder(Path(repository.path))
-    found = {path.parent.name: Path(path.read_text().strip()).parent for path in folder.glob("worktrees/*/gitdir")}
-    if not repository.is_bare and folder.name == ".git":
-        found["main worktree"] = folder.parent
-    here = Path(repository.workdir or repository.path).resolve()
-    return {name: path for name, path in sorted(found.items()) if path.is_dir() and path.resolve() != here}
-
-
-def unreadable(what: str, origin: Origin, error: Exception) -> UnreadableRefError:
-    """The error for an object of ``origin`` that git cannot give."""
+def unreadable(what: str, origin: Origin, error: Exception, promisor: str | None = None) -> UnreadableRefError:
+    """The error for an object of ``origin`` that git cannot give; ``promisor`` is the remote of a partial clone."""
     return UnreadableRefError(
         f"{what} ({origin.kind} {origin.ref}) cannot be read: {error or 'it is missing'}",
-        hint="`git fsck` says what is damaged; `git fetch` from a whole clone, or deleting the ref, mends it",
+        hint=f"This is a partial clone: `git fetch --refetch --no-filter {promisor}` makes it whole"
+        if promisor
+        else "`git fsck` says what is damaged; `git fetch` from a whole clone, or deleting the ref, mends it",
     )
 
 
-def _commit(repository: pygit2.Repository, oid: pygit2.Oid, origin: Origin) -> pygit2.Commit:
-    try:
-        commit: object = repository[oid]
-    except (KeyError, pygit2.GitError) as error:
-        raise unreadable(f"commit {oid}", origin, ValueError("it is missing or damaged")) from error
-    if not isinstance(commit, pygit2.Commit):
-        raise unreadable(f"commit {oid}", origin, ValueError("it is no commit"))
+def _chooses(roots: Roots, tip: Tip) -> bool:
+    if tip.baseline:
+        return roots.all_experiments
+    return roots.chooses_ref(tip.name) or (roots.all_commits and _is_line(tip))
+
+
+def _is_line(tip: Tip) -> bool:
+    """Whether ``dvc gc --all-commits`` starts from it."""
+    return tip.name == "HEAD" or tip.name.startswith(("refs/heads/", "refs/remotes/", "refs/tags/"))
+
+
+def _behind(objects: GitObjects, tips: list[Tip], wanted: Callable[[Commit], bool]) -> Iterator[Origin]:
+    """All commits that tips reach and that are wanted, nearest first, those of branches before those of other refs."""
+    walked: set[str] = set()
+    for branches in (True, False):
+        queue = deque((tip, tip.origin.commit, 0) for tip in tips if (tip.origin.kind == "branch") == branches)
+        while queue:
+            tip, oid, back = queue.popleft()
+            if oid in walked:
+                continue
+            walked.add(oid)
+            commit = objects.find_commit(oid) or _commit(objects, oid, _back(tip, oid, back))
+            if wanted(commit):
+                yield _back(tip, oid, back)
+            for parent in commit.parents:
+                if parent not in walked:
+                    queue.append((tip, parent, back + 1))
+
+
+def _first_parents(objects: GitObjects, tip: Tip, count: int, *, until: str = "") -> Iterator[Origin]:
+    oid, back = tip.origin.commit, 0
+    while count < 0 or back < count:
+        origin = _back(tip, oid, back)
+        commit = _commit(objects, oid, origin)
+        yield origin
+        if not commit.parents or commit.parents[0] == until:
+            return
+        oid, back = commit.parents[0], back + 1
+
+
+def _back(tip: Tip, oid: str, back: int) -> Origin:
+    return Origin("history", tip.origin.ref, oid, back) if back else tip.origin
+
+
+def _resolve(objects: GitObjects, tips: list[Tip], revision: str) -> tuple[Tip, bool]:
+    """The commit that a revision names, and whether DVC would go on to those before it."""
+    oid = objects.find_revision(revision)
+    if oid is None:
+        remote = {
+            tip.origin.commit
+            for tip in tips
+            if tip.name.startswith("refs/remotes/") and tip.name.split("/", 3)[3:] == [revision]
+        }
+        experiments = {tip.origin.commit for tip in tips if tip.baseline and tip.origin.ref == revision}
+        found = remote or experiments
+        if len(found) > 1:
+            raise UnknownRevisionError(
+                f"{revision!r} names {len(found)} commits", hint="Name the one that is meant by its hash"
+            )
+        if found:
+            return Tip(revision, Origin("ref", revision, found.pop())), False
+        raise UnknownRevisionError(f"git knows no commit {revision!r}", hint="`git log --all` shows them")
+    return Tip(revision, Origin("ref", revision, oid)), True
+
+
+def _commit(objects: GitObjects, oid: str, origin: Origin) -> Commit:
+    commit = objects.find_commit(oid)
+    if commit is None:
+        promisor = objects.folder.promisor
+        raise unreadable(f"commit {oid}", origin, ValueError("it is missing, damaged or no commit"), promisor)
     return commit
 
 
-def _ref_tips(repository: pygit2.Repository, name: str) -> Iterator[tuple[str, Origin]]:
-    kind, short = _describe(name)
-    try:
-        reference = repository.lookup_reference(name)
-        target = reference.resolve().target
-        entry: object = repository[target]
-        while isinstance(entry, pygit2.Tag):
-            entry = entry.get_object()
-    except (KeyError, pygit2.GitError) as error:
-        raise unreadable(name, Origin(kind, short), ValueError("it is broken or leads to a missing object")) from error
-    if isinstance(entry, pygit2.Tree):
-        raise unreadable(name, Origin(kind, short), ValueError("it points to a tree without a commit"))
-    if not isinstance(entry, pygit2.Commit):
+def _ref_tips(objects: GitObjects, name: str, oid: str, log: tuple[str, ...]) -> Iterator[Tip]:
+    kind, short, baseline = _describe(name)
+    commit, what = objects.peel(oid)
+    if what == "missing":
+        error = ValueError("it leads to a missing or damaged object")
+        raise unreadable(name, Origin(kind, short), error, objects.folder.promisor)
+    if what == "tree" or (what == "blob" and name.startswith("refs/replace/")):
+        told = "replaces" if name.startswith("refs/replace/") else "points to"
+        error = ValueError(f"it {told} a {what}, so that what commits name is unsure")
+        raise unreadable(name, Origin(kind, short), error)
+    if what == "blob":
         return  # a tag of a single blob, such as a signing key, names no objects
-    if not name.endswith(("/stash", "/failed")) or not (log := _reflog(repository, name)):
-        yield name, Origin(kind, short, str(entry.id))
+    if not log:
+        yield Tip(name, Origin(kind, short, commit), baseline)
         return
-    for index, oid in enumerate(log):
-        stashed = _commit(repository, oid, Origin(kind, short))
-        labelled = Origin(kind, f"{short}@{{{index}}}", str(oid))
-        yield name, labelled
+    for index, entry in enumerate(log):
+        stashed = _commit(objects, entry, Origin(kind, short))
+        yield Tip(name, Origin(kind, f"{short}@{{{index}}}", entry))
         # a stash is a commit whose further parents hold the index and the untracked files
-        for parent in stashed.parent_ids[1:]:
-            yield name, replace(labelled, commit=str(parent))
+        for parent in stashed.parents[1:]:
+            yield Tip(name, Origin(kind, f"{short}@{{{index}}}", parent))
 
 
-def _describe(name: str) -> tuple[Kind, str]:
+def _describe(name: str) -> tuple[Kind, str, str]:
     for prefix, kind in (("refs/heads/", "branch"), ("refs/remotes/", "branch"), ("refs/tags/", "tag")):
         if name.startswith(prefix):
-            return kind, name.removeprefix(prefix)  # type: ignore[return-value]
+            return kind, name.removeprefix(prefix), ""  # type: ignore[return-value]
     if name.startswith("refs/exps/"):
         # refs/exps/<2 hex>/<38 hex>/<name>: an experiment; all others are DVC's own, the queue among them
-        match = re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)", name)
-        queued = {"refs/exps/celery/stash": "queue", "refs/exps/celery/failed": "failed queue"}
-        return "experiment", match[1] if match else queued.get(name, name.removeprefix("refs/exps/"))
-    return ("stash", "stash") if name == "refs/stash" else ("ref", name)
-
-
-def _head_tips(repository: pygit2.Repository, folder: Path) -> Iterator[tuple[str, Origin]]:
-    here = Path(repository.path).resolve()
-    for git_folder in [folder, *sorted(folder.glob("worktrees/*"))]:
-        place = "" if git_folder.resolve() == here else f" of {git_folder.name if git_folder != folder else 'main'}"
-        for head in ("HEAD", *_OPERATION_HEADS):
-            path = git_folder / head
-            for line in path.read_text().splitlines() if path.is_file() else []:
-                if _COMMIT_ID.fullmatch(line.strip()):
-                    origin = Origin("branch", f"{head}{place}", line.strip())
-                    _commit(repository, pygit2.Oid(hex=origin.commit), origin)
-                    yield f"{head}{place}", origin
-
-
-def _check_loose_refs(repository: pygit2.Repository, folder: Path, names: set[str]) -> None:
-    # libgit2 passes over a loose ref that it cannot parse; what such a ref meant to keep must not be forgotten
-    for path in sorted((folder / "refs").rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.endswith(".lock") and not name.startswith(_PRIVATE_REFS) and name not in names:
-            try:
-                repository.lookup_reference(name)
-            except (KeyError, ValueError, pygit2.GitError) as error:
-                raise UnreadableRefError(
-                    f"the ref {name} cannot be read",
-                    hint=f"See `git show-ref`, or delete it: `git update-ref -d {name}`",
-                ) from error
-
-
-def _reflog(repository: pygit2.Repository, name: str) -> list[pygit2.Oid]:
-    try:
-        return [entry.oid_new for entry in repository.lookup_reference(name).log()]
-    except (KeyError, pygit2.GitError):
-        return []
+        if match := _EXPERIMENT.fullmatch(name):
+            return "experiment", match["name"], match["two"] + match["rest"]
+        return "experiment", _QUEUES.get(name, name.removeprefix("refs/exps/")), ""
+    return ("stash", "stash", "") if name == "refs/stash" else ("ref", name, "")
 
 
 def _remote_last(name: str) -> tuple[bool, str]:

@@ -9,15 +9,17 @@ anybody, and again: who is killed leaves work, and no damage. The order is in do
 import contextlib
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore
+from holdfast.vault.claims import recent_claims
 from holdfast.vault.journal import begin_session
 from holdfast.vault.listing import Listing
-from holdfast.vault.marking import Marked, mark
+from holdfast.vault.marking import Marked, mark, pending_files, standing_files, waiting_files
 from holdfast.vault.pack import parse_key
+from holdfast.vault.periods import GRACE, RECENT
 from holdfast.vault.reading import Plan, Reader
 from holdfast.vault.records import DamagedVaultError, Entry
 from holdfast.vault.repository import Vault
@@ -37,10 +39,8 @@ from holdfast.vault.survey import Survey, survey
 
 CLOCK = "clock"
 WAIT_SECONDS = 1.0
-# how long a session that was announced may take to commit before a collector ends it
-GRACE = timedelta(days=1)
-# what was claimed less long ago stays claimed when its segment goes
-RECENT = timedelta(days=14)
+# which files somebody needs, as far as is known when it is asked
+Live = Callable[[], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ def generations(store: ObjectStore) -> list[Generation]:
     return found
 
 
-def condemn(store: ObjectStore, packs: Collection[str], found: Survey, marked: Marked) -> Generation | None:
+def condemn(
+    store: ObjectStore, packs: Collection[str], found: Survey, marked: Marked, segments: Collection[str] = ()
+) -> Generation | None:
     """Name packs that are to go, all segments that name one of them, and what else these name that nobody needs.
 
     Args:
@@ -136,6 +138,7 @@ def condemn(store: ObjectStore, packs: Collection[str], found: Survey, marked: M
         packs: keys.
         found: what is in the vault.
         marked: what is needed of it.
+        segments: sessions whose segments are to go, too.
 
     Returns:
         The generation, None where there is nothing new to name.
@@ -143,11 +146,14 @@ def condemn(store: ObjectStore, packs: Collection[str], found: Survey, marked: M
     Raises:
         StoreError: the store cannot be written.
     """
-    wanted, segments = set(packs) | found.condemned.packs, set(found.condemned.segments)
-    while more := [s for s in found.segments if s.session not in segments and not wanted.isdisjoint(s.packs)]:
-        segments.update(segment.session for segment in more)
+    wanted, leaving = set(packs) | found.condemned.packs, set(found.condemned.segments)
+    given = set(segments) - leaving
+    while more := [
+        s for s in found.segments if s.session not in leaving and (s.session in given or not wanted.isdisjoint(s.packs))
+    ]:
+        leaving.update(segment.session for segment in more)
         wanted.update(pack for segment in more for pack in segment.packs if pack not in marked.used)
-    new_packs, new_segments = wanted - found.condemned.packs, segments - found.condemned.segments
+    new_packs, new_segments = wanted - found.condemned.packs, leaving - found.condemned.segments
     if not new_packs and not new_segments:
         return None
     name = secrets.token_hex(16)
@@ -186,6 +192,7 @@ def abandoned_packs(store: ObjectStore, found: Survey, *, grace: timedelta = GRA
 
 def settle(
     vault: Vault,
+    live: Live | None = None,
     *,
     grace: timedelta = GRACE,
     recent: timedelta = RECENT,
@@ -195,6 +202,8 @@ def settle(
 
     Args:
         vault: the vault.
+        live: asked which files somebody needs, once nobody builds upon what is condemned any more; what is condemned
+            and neither named by it nor claimed lately is not copied. None where every file is needed.
         grace: a session that was announced longer ago is revoked; one that is younger is waited for, by whoever calls
             this again.
         recent: what was claimed less long ago stays claimed.
@@ -206,35 +215,50 @@ def settle(
         StoreError: the store cannot be read or written.
     """
     store = vault.store
-    pending = [generation for generation in generations(store) if generation.ready is None]
-    if not pending:
-        return Settled((), (), 0)
-    waiting = _waiting(store, grace)
     until = time.monotonic() + wait.total_seconds()
-    while waiting and time.monotonic() < until:
-        time.sleep(WAIT_SECONDS)
-        # those that were announced meanwhile know what is condemned
-        first = {one.session for one in waiting}
-        waiting = [one for one in _waiting(store, grace) if one.session in first]
-    if waiting:
-        return Settled(tuple(waiting), (), 0)
-    found = survey(store, vault.jobs)
-    marked = mark(found)
-    if (more := condemn(store, (), found, marked)) is not None:  # `repair` names packs alone
-        pending.append(more)
+    while pending := [generation for generation in generations(store) if generation.ready is None]:
+        if waiting := _waited(store, grace, until):
+            return Settled(tuple(waiting), (), 0)
         found = survey(store, vault.jobs)
-        marked = mark(found)
-    copied = _copy(vault, found, marked, recent)
-    for generation in pending:
-        store.put_if_absent(f"{CONDEMNED}/{generation.name}{READY_SUFFIX}", b"")
-    return Settled((), tuple(generation.name for generation in pending), copied)
+        # `repair` names packs alone; who was announced before their segments were named is waited for, too
+        if condemn(store, (), found, mark(found)) is not None:
+            continue
+        needed = standing_files(found) | _needed(store, found, pending_files(found), live, recent)
+        copied = _copy(vault, found, mark(found, needed=needed), recent)
+        # others may have condemned more meanwhile, which is theirs
+        for generation in pending:
+            store.put_if_absent(f"{CONDEMNED}/{generation.name}{READY_SUFFIX}", b"")
+        return Settled((), tuple(generation.name for generation in pending), copied)
+    return Settled((), (), 0)
 
 
-def purge(vault: Vault, *, older_than: timedelta, dry_run: bool = False) -> Purged:
+def revive(vault: Vault, files: Collection[str], *, recent: timedelta = RECENT) -> int:
+    """Copy files out of the quarantine, as an ordinary session; those that are not in it are passed over.
+
+    Args:
+        vault: the vault.
+        files: oids.
+        recent: as of `settle`.
+
+    Returns:
+        The bytes of blobs that were copied.
+
+    Raises:
+        DamagedVaultError, RevokedError, StoreError: as of `settle`.
+    """
+    found = survey(vault.store, vault.jobs)
+    wanted = waiting_files(found) & set(files)
+    if not wanted:
+        return 0
+    return _copy(vault, found, mark(found, needed=standing_files(found) | wanted), recent)
+
+
+def purge(vault: Vault, live: Live | None = None, *, older_than: timedelta, dry_run: bool = False) -> Purged:
     """Delete what has been ready for so long, by the store's clock.
 
     Args:
         vault: the vault.
+        live: asked which files somebody needs: those that wait are copied first.
         older_than: how long.
         dry_run: only say what would be deleted.
 
@@ -254,7 +278,9 @@ def purge(vault: Vault, *, older_than: timedelta, dry_run: bool = False) -> Purg
     waited = {pack for generation in kept for pack in generation.condemned.packs}
     packs = {pack for generation in gone for pack in generation.condemned.packs} - waited
     sizes = {info.key: info.size for info in store.list_objects("packs") if info.key in packs}
-    if not dry_run:
+    if not dry_run and gone:
+        if live is not None:
+            revive(vault, live())
         for session in sorted({session for generation in gone for session in generation.condemned.segments}):
             store.put(f"{INDEX}/{session}", b"")
         store.delete_many(sorted(sizes))
@@ -264,6 +290,26 @@ def purge(vault: Vault, *, older_than: timedelta, dry_run: bool = False) -> Purg
         vault.refresh()
     names = (tuple(generation.name for generation in some) for some in (gone, kept))
     return Purged(next(names), tuple(sorted(sizes)), sum(sizes.values()), next(names))
+
+
+def _needed(
+    store: ObjectStore, found: Survey, files: Collection[str], live: Live | None, recent: timedelta
+) -> set[str]:
+    """Which of these files are to stay."""
+    if live is None or not files:
+        return set(files)
+    return set(files) & (set(live()) | recent_claims(found, store_time(store), recent).keys())
+
+
+def _waited(store: ObjectStore, grace: timedelta, until: float) -> list[Waiting]:
+    """The sessions that are not decided yet, once that time has come."""
+    waiting = _waiting(store, grace)
+    while waiting and time.monotonic() < until:
+        time.sleep(WAIT_SECONDS)
+        # those that were announced meanwhile know what is condemned
+        first = {one.session for one in waiting}
+        waiting = [one for one in _waiting(store, grace) if one.session in first]
+    return waiting
 
 
 def _waiting(store: ObjectStore, grace: timedelta) -> list[Waiting]:
@@ -307,9 +353,8 @@ def _copy(vault: Vault, found: Survey, marked: Marked, recent: timedelta) -> int
         sink.add_recipes(recipes)
         sink.finish()
         sizes = found.named()
-        listing = Listing(
-            [*sink.listing.entries, *orphaned], sink.listing.recipes, sink.listing.claimed, sorted(claims)
-        )
+        made = sink.listing
+        listing = Listing([*made.entries, *orphaned], made.recipes, made.claimed, sorted(claims), claims)
         packs = {**sink.packs, **{entry.pack: sizes[entry.pack] for entry in orphaned}}
         if not vault.store.put_if_absent(f"{INDEX}/{journal.session}", write_segment(listing, packs)):
             raise RevokedError("Another collector took the copying for abandoned", hint="Run the command again")
@@ -328,18 +373,11 @@ def _verified(vault: Vault, marked: Marked, blobs: Iterable[Entry]) -> Iterator[
     yield from reader.verified(Plan(marked.entries), [entry.id for entry in ordered])
 
 
-def _claims(store: ObjectStore, found: Survey, recent: timedelta) -> set[str]:
-    """What condemned segments claim and that was claimed lately."""
-    segments = [segment for segment in found.segments if segment.session in found.condemned.segments]
-    if not segments:
-        return set()
-    written = {info.key: info.modified for info in store.list_objects(INDEX)}
-    now = store_time(store)
-    claims: set[str] = set()
-    for segment in segments:
-        since = written.get(f"{INDEX}/{segment.session}")
-        if since is not None and now - since < recent:
-            rows = segment.rows
-            claims.update(rows.claims)
-            claims.update(oid for oid, claimed in zip(rows.oids, rows.claimed.tolist(), strict=True) if claimed)
-    return claims
+def _claims(store: ObjectStore, found: Survey, recent: timedelta) -> dict[str, int]:
+    """What segments claim that go now and that was claimed lately: when, in seconds since 1970."""
+    leaving = found.condemned.segments - found.ready.segments
+    going = replace(found, segments=[segment for segment in found.segments if segment.session in leaving])
+    if not going.segments:
+        return {}
+    kept = recent_claims(going, store_time(store), recent)
+    return {oid: int(since.timestamp()) for oid, since in kept.items()}

@@ -22,6 +22,7 @@ texts themselves in UTF-8, and how many bytes these have. A column or table that
 
 import json
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -55,6 +56,8 @@ _NUMBERS: "dict[str, np.dtype[Any]]" = {
 _FIXED = {"x16": 16, "x32": 32}
 _TEXT = "text"
 _HEAD = struct.Struct("<4sI")
+# a decompressor takes ten times as long to make as a small frame to read, and is for one thread
+_threads = threading.local()
 
 
 class DamagedTableError(IntegrityError):
@@ -266,7 +269,9 @@ def _decompress(frame: memoryview, size: int | None, limit: int) -> bytes:
     declared = zstandard.frame_content_size(frame)
     if not 0 <= declared <= limit or (size is not None and declared != size):
         raise ValueError(f"a frame declares {declared} bytes")
-    data: bytes = zstandard.ZstdDecompressor().decompress(frame, max_output_size=max(limit, 1), allow_extra_data=False)
+    if not hasattr(_threads, "decompressor"):
+        _threads.decompressor = zstandard.ZstdDecompressor()
+    data: bytes = _threads.decompressor.decompress(frame, max_output_size=max(limit, 1), allow_extra_data=False)
     if len(data) != declared:
         raise ValueError(f"a frame has {len(data)} bytes instead of {declared}")
     return data

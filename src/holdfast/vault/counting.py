@@ -67,6 +67,11 @@ class CountingStore:
         self._count(written=len(data))
         return self.inner.put_if_absent(key, data)
 
+    def copy(self, source: ObjectInfo, target: str) -> None:
+        """Copy an object."""
+        self._count()
+        self.inner.copy(source, target)
+
     def delete(self, key: str) -> None:
         """Delete an object."""
         self._count()

@@ -14,6 +14,8 @@ recipes    ``oid`` text, ``size`` u8, ``digest`` x32, ``format`` u1 (row of ``fo
            ``claimed`` u1 (1: its writer acknowledged it to somebody)
 pieces     ``blob`` u4 (*reference*), ``offset`` u4, ``length`` u4, ``slot`` u8: those of all recipes, in order
 claims     ``oid`` text: files that were acknowledged and were there already; only in a segment
+times      ``since`` u8: of each row of ``claims``, when, in seconds since 1970; 0, and no table where all are, for when
+           the segment was written
 =========  =====================================================================================================
 
 A *reference* is a row of ``blobs``, or that many more for a row of ``ids``.
@@ -40,6 +42,8 @@ from holdfast.vault.records import (
 )
 
 MAX_FORMATS = 255
+# the year 9999: what a date can say
+MAX_SECONDS = 253_402_300_799
 PIECE = np.dtype([("blob", "V32"), ("offset", "<u4"), ("length", "<u4"), ("slot", "<u8")])
 
 
@@ -52,12 +56,14 @@ class Listing:
         recipes: of files.
         claimed: for each recipe whether somebody was told that the file is there.
         claims: oids of files that somebody was told of and that were there already.
+        since: when that was, where it was before the segment was written: seconds since 1970.
     """
 
     entries: list[Entry] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
     claimed: list[bool] = field(default_factory=list)
     claims: list[str] = field(default_factory=list)
+    since: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Listing") -> None:
         """Take over another one's records."""
@@ -65,6 +71,7 @@ class Listing:
         self.recipes += other.recipes
         self.claimed += other.claimed
         self.claims += other.claims
+        self.since |= other.since
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Rows:
         counts: how many pieces each recipe has; uint32.
         pieces: of all recipes, in order; of type `PIECE`.
         claims: other oids.
+        since: when each of these was claimed, in seconds since 1970; 0 for when the segment was written.
     """
 
     ids: Array
@@ -96,6 +104,7 @@ class Rows:
     counts: Array
     pieces: Array
     claims: list[str]
+    since: list[int]
 
     def packed_pieces(self) -> list[bytes]:
         """The pieces of each recipe, as `holdfast.vault.records.pack_pieces` writes them."""
@@ -167,6 +176,8 @@ def tables_of(listing: Listing, packs: Mapping[str, int] | None = None) -> dict[
         tables["blobs"]["pack"] = _numbers([rows[entry.pack] for entry in entries], "<u4")
         tables["packs"] = {"key": list(packs), "size": _numbers(list(packs.values()), "<u8")}
         tables["claims"] = {"oid": listing.claims}
+        if listing.since:
+            tables["times"] = {"since": _numbers([listing.since.get(oid, 0) for oid in listing.claims], "<u8")}
     return tables
 
 
@@ -201,6 +212,8 @@ def read_rows(tables: Tables, pack_sizes: Sequence[int]) -> Rows:
     pieces, sizes = _pieces(tables, names, numbers["plain"], counts), tables.numbers("recipes", "size")
     oids = tables.texts("recipes", "oid")
     claims = tables.texts("claims", "oid") if tables.rows("claims") else []
+    since = tables.numbers("times", "since").tolist() if tables.rows("times") else [0] * len(claims)
+    _check(tables, len(since) == len(claims) and max(since, default=0) <= MAX_SECONDS, "the time of a claim")
     try:
         for oid in (*oids, *claims):
             check_oid(oid)
@@ -219,6 +232,7 @@ def read_rows(tables: Tables, pack_sizes: Sequence[int]) -> Rows:
         counts=counts,
         pieces=pieces,
         claims=claims,
+        since=since,
     )
 
 
@@ -244,7 +258,11 @@ def listing_of(rows: Rows, entries: Sequence[Entry]) -> Listing:
         Recipe(oid, size, digest, form, unpack_pieces(pieces))
         for oid, size, digest, form, pieces in zip(*columns, strict=True)
     ]
-    return Listing(list(entries), recipes, rows.claimed.tolist(), list(rows.claims))
+    return Listing(list(entries), recipes, rows.claimed.tolist(), list(rows.claims), _times(rows))
+
+
+def _times(rows: Rows) -> dict[str, int]:
+    return {oid: since for oid, since in zip(rows.claims, rows.since, strict=True) if since}
 
 
 def _check_blobs(

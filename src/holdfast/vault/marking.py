@@ -4,13 +4,18 @@ A blob may lie in several places: two writers raced, or a repack stored it anew.
 chosen place with a base is deeper than the chosen place of that base, and chains end.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.vault.listing import rows_as_bytes
 from holdfast.vault.reading import Place
 from holdfast.vault.records import DamagedVaultError, Entry, Recipe, unpack_pieces
 from holdfast.vault.survey import Survey
+
+# of what is kept so much may be of no use to anybody before packs are written anew for it
+MAX_WASTE = 0.02
+# packs shorter than this share of a full one are put together where there are so many
+SMALL_SHARE, SMALL_PACKS = 0.25, 8
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,28 @@ class Marked:
         return self.listed.get(pack, 0) - self.used.get(pack, 0)
 
 
-def mark(found: Survey, avoided: Collection[str] = ()) -> Marked:
+def standing_files(found: Survey) -> set[str]:
+    """The files that segments list which nobody condemned."""
+    return _files(found, lambda session: session not in found.condemned.segments)
+
+
+def pending_files(found: Survey) -> set[str]:
+    """The files of condemned segments out of which not all that is needed was copied yet."""
+    undecided = found.condemned.segments - found.ready.segments
+    return _files(found, lambda session: session in undecided)
+
+
+def waiting_files(found: Survey) -> set[str]:
+    """The files that lie in quarantine and nowhere else."""
+    return _files(found, lambda session: session in found.ready.segments) - standing_files(found) - pending_files(found)
+
+
+def mark(found: Survey, avoided: Collection[str] = (), *, needed: Collection[str] | None = None) -> Marked:
     """Choose recipes and places.
 
     Args:
         found: what is in the vault.
+        needed: files; None for all but those that wait in quarantine.
         avoided: packs whose places are chosen only where there is no other one, as those of condemned packs are.
 
     Raises:
@@ -48,8 +70,9 @@ def mark(found: Survey, avoided: Collection[str] = ()) -> Marked:
         key, reason = next(iter(sorted(found.damaged.items())))
         raise DamagedVaultError(f"{key} cannot be read: {reason}", hint="Mend the vault first: `holdfast vault repair`")
     places = _places(found, avoided)
-    recipes = _recipes(found, places)
-    lost = sorted({oid for oid in found.oids if oid not in recipes})
+    wanted_files = standing_files(found) | pending_files(found) if needed is None else set(needed)
+    recipes = _recipes(found, places, wanted_files)
+    lost = sorted(wanted_files - recipes.keys())
     if lost:
         raise DamagedVaultError(
             f"{lost[0]}{f' and {len(lost) - 1} more files' if lost[1:] else ''} cannot be put together",
@@ -64,6 +87,27 @@ def mark(found: Survey, avoided: Collection[str] = ()) -> Marked:
     for pack, _, stored in {(entry.pack, entry.offset, entry.stored) for entry in found.entries}:
         listed[pack] = listed.get(pack, 0) + stored
     return Marked(recipes, entries, used, listed)
+
+
+def wasted_bytes(found: Survey, marked: Marked) -> dict[str, int]:
+    """The bytes of each pack that nobody needs; of what is condemned nobody asks any more."""
+    standing = found.named().keys() & found.packs.keys() - found.condemned.packs
+    return {pack: marked.waste(pack) for pack in sorted(standing)}
+
+
+def packs_to_leave(found: Survey, wasted: Mapping[str, int], pack_bytes: int) -> set[str]:
+    """The packs to be written anew: those with most waste until little is left, and small ones where there are many."""
+    left: set[str] = set()
+    sizes = {pack: found.packs[pack] for pack in wasted}
+    kept, waste = sum(sizes.values()), sum(wasted.values())
+    for pack in sorted(wasted, key=lambda pack: (-wasted[pack] / sizes[pack], pack)):
+        if waste <= MAX_WASTE * kept or not wasted[pack]:
+            break
+        left.add(pack)
+        kept -= sizes[pack]
+        waste -= wasted[pack]
+    small = {pack for pack, size in sizes.items() if size < SMALL_SHARE * pack_bytes}
+    return left | small if len(small) >= SMALL_PACKS else left
 
 
 def _places(found: Survey, avoided: Collection[str]) -> dict[bytes, list[Entry]]:
@@ -84,8 +128,14 @@ def _places(found: Survey, avoided: Collection[str]) -> dict[bytes, list[Entry]]
     return {name: sorted(some.values(), key=rank) for name, some in places.items()}
 
 
-def _recipes(found: Survey, places: Mapping[bytes, Sequence[Entry]]) -> dict[str, tuple[Recipe, str]]:
-    """For each file the best recipe all of whose blobs can be decoded."""
+def _files(found: Survey, chosen: Callable[[str], bool]) -> set[str]:
+    return {oid for segment in found.segments if chosen(segment.session) for oid in segment.rows.oids}
+
+
+def _recipes(
+    found: Survey, places: Mapping[bytes, Sequence[Entry]], wanted: Collection[str]
+) -> dict[str, tuple[Recipe, str]]:
+    """For each wanted file the best recipe all of whose blobs can be decoded."""
 
     def rank(session: str) -> tuple[bool, str]:
         return session in found.condemned.segments, session
@@ -95,7 +145,7 @@ def _recipes(found: Survey, places: Mapping[bytes, Sequence[Entry]]) -> dict[str
         rows = segment.rows
         columns = (rows.oids, rows.sizes.tolist(), rows_as_bytes(rows.digests), rows.formats, rows.packed_pieces())
         for oid, size, digest, form, packed in zip(*columns, strict=True):
-            if oid not in recipes:
+            if oid in wanted and oid not in recipes:
                 pieces = unpack_pieces(packed)
                 if all(piece.blob in places for piece in pieces):
                     recipes[oid] = (Recipe(oid, size, digest, form, pieces), segment.session)

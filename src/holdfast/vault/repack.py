@@ -19,18 +19,14 @@ from holdfast.errors import StalePlanError
 from holdfast.repo.lineage import Lineage, ObjectKey
 from holdfast.vault.casts import CastFiles
 from holdfast.vault.chains import Link, chain_order
-from holdfast.vault.collecting import GRACE, RECENT, Settled, abandoned_packs, condemn, settle, store_time
-from holdfast.vault.marking import Marked, mark
+from holdfast.vault.claims import claims
+from holdfast.vault.collecting import Settled, abandoned_packs, condemn, settle, store_time
+from holdfast.vault.marking import Marked, mark, packs_to_leave, wasted_bytes
+from holdfast.vault.periods import GRACE, RECENT
 from holdfast.vault.records import MAX_DEPTH, Recipe
 from holdfast.vault.repository import Vault
-from holdfast.vault.segment import INDEX
 from holdfast.vault.session import FileToPut, Statistics
 from holdfast.vault.survey import Survey, survey
-
-# of what is kept so much may be of no use to anybody before packs are written anew for it
-MAX_WASTE = 0.02
-# packs shorter than this share of a full one are put together where there are so many
-SMALL_SHARE, SMALL_PACKS = 0.25, 8
 
 Progress = Callable[[int, int], None]
 
@@ -148,8 +144,8 @@ def plan_repack(
     marked = mark(found)
     files = _files(found, marked, lineage, {*hot, *lineage.tips, *_claimed(vault, found, recent)})
     leaving = _packs_of((file.oid for file in files), marked)
-    wasted = _wasted(found, marked)
-    packs = leaving | _to_leave(found, wasted, vault.config.pack_bytes)
+    wasted = wasted_bytes(found, marked)
+    packs = leaving | packs_to_leave(found, wasted, vault.config.pack_bytes)
     abandoned = abandoned_packs(vault.store, found, grace=grace)
     return RepackPlan(
         tuple(files),
@@ -194,7 +190,7 @@ def repack(
     statistics = _store_anew(vault, plan, scratch, progress) if plan.files else Statistics()
     found = survey(vault.store, vault.jobs)
     marked = mark(found, plan.packs)
-    packs = _to_leave(found, _wasted(found, marked), vault.config.pack_bytes)
+    packs = packs_to_leave(found, wasted_bytes(found, marked), vault.config.pack_bytes)
     packs.update(abandoned_packs(vault.store, found, grace=grace, revoke=True))
     generation = condemn(vault.store, packs, found, marked)
     vault.refresh()
@@ -268,42 +264,13 @@ def _claimed(vault: Vault, found: Survey, recent: timedelta) -> set[ObjectKey]:
     """What somebody was told of lately."""
     if not recent:
         return set()
-    written = {info.key: info.modified for info in vault.store.list_objects(INDEX)}
-    now = store_time(vault.store)
-    claimed: set[ObjectKey] = set()
-    for segment in found.segments:
-        since = written.get(f"{INDEX}/{segment.session}")
-        if since is not None and now - since < recent:
-            rows = segment.rows
-            claimed.update(map(_key, rows.claims))
-            claimed.update(_key(oid) for oid, told in zip(rows.oids, rows.claimed.tolist(), strict=True) if told)
-    return claimed
+    least = store_time(vault.store) - recent
+    return {_key(oid) for oid, since in claims(found).items() if since > least}
 
 
 def _packs_of(oids: Iterable[str], marked: Marked) -> set[str]:
     """The packs that hold blobs of files."""
     return {marked.entries[piece.blob].pack for oid in oids for piece in marked.recipes[oid][0].pieces}
-
-
-def _wasted(found: Survey, marked: Marked) -> dict[str, int]:
-    """The bytes of each pack that nobody needs; of what is condemned nobody asks any more."""
-    standing = found.named().keys() & found.packs.keys() - found.condemned.packs
-    return {pack: marked.waste(pack) for pack in sorted(standing)}
-
-
-def _to_leave(found: Survey, wasted: Mapping[str, int], pack_bytes: int) -> set[str]:
-    """The packs to be written anew: those with most waste until little is left, and small ones where there are many."""
-    left: set[str] = set()
-    sizes = {pack: found.packs[pack] for pack in wasted}
-    kept, waste = sum(sizes.values()), sum(wasted.values())
-    for pack in sorted(wasted, key=lambda pack: (-wasted[pack] / sizes[pack], pack)):
-        if waste <= MAX_WASTE * kept or not wasted[pack]:
-            break
-        left.add(pack)
-        kept -= sizes[pack]
-        waste -= wasted[pack]
-    small = {pack for pack, size in sizes.items() if size < SMALL_SHARE * pack_bytes}
-    return left | small if len(small) >= SMALL_PACKS else left
 
 
 def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: Progress) -> Statistics:

@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast.objectstore.bucket import MERGED_BYTES
+from holdfast.objectstore.usage import R2_PRICES
 from holdfast.vault.codec_blocks import CODECS
 from holdfast.vault.repository import Vault
-
-# R2, https://developers.cloudflare.com/r2/pricing/
-DOLLARS_A_GB_MONTH = 0.015
-DOLLARS_A_READ = 0.36 / 10**6
-GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -68,12 +64,12 @@ class VaultStats:
     @property
     def dollars_a_fetch(self) -> float:
         """What fetching all of it costs on R2, which takes nothing for the bytes."""
-        return self.fetch_requests * DOLLARS_A_READ
+        return R2_PRICES.requests(0, self.fetch_requests)
 
     @property
     def dollars_a_month(self) -> float:
         """What storing it costs on R2, without requests."""
-        return (self.stored_bytes + self.condemned_bytes + self.index_bytes) / GB * DOLLARS_A_GB_MONTH
+        return R2_PRICES.month(self.stored_bytes + self.condemned_bytes + self.index_bytes)
 
 
 def vault_stats(vault: Vault) -> VaultStats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from blake3 import blake3
@@ -37,6 +38,8 @@ class Survey:
         segments: those that can be read.
         damaged: what is wrong with others, by key; condemned generations among them.
         condemned: what is condemned.
+        ready: what of it nothing needs any more, since all that is needed lies elsewhere, too.
+        written: when each segment was written, by the store's clock.
         entries: places of blobs, as the segments say.
         oids: of the recipes of all segments, in their order.
         digests: size and BLAKE3 of each recipe.
@@ -46,6 +49,8 @@ class Survey:
     segments: list[Segment] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     condemned: Condemned = field(default_factory=Condemned)
+    ready: Condemned = field(default_factory=Condemned)
+    written: dict[str, datetime] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     oids: list[str] = field(default_factory=list)
     digests: list[tuple[int, bytes]] = field(default_factory=list)
@@ -125,11 +130,12 @@ def survey(store: ObjectStore, jobs: int) -> Survey:
     Raises:
         StoreError: the store cannot be read.
     """
-    # segments first: the packs of one that is listed are there, whatever is committed meanwhile
-    listed = [info for info in store.list_objects(INDEX) if info.size]
     found = Survey({})
-    _read_segments(found, store, [info.key for info in listed], jobs)
+    # what is ready was copied before, and segments list their packs: what is needed is seen, whatever happens meanwhile
     _read_condemned(found, store, jobs)
+    listed = [info for info in store.list_objects(INDEX) if info.size]
+    found.written.update((info.key.removeprefix(f"{INDEX}/"), info.modified) for info in listed)
+    _read_segments(found, store, [info.key for info in listed], jobs)
     found.packs.update((info.key, info.size) for info in store.list_objects(FOLDER))
     _index(found)
     return found
@@ -145,18 +151,27 @@ def _read_segments(found: Survey, store: ObjectStore, keys: Sequence[str], jobs:
 
 
 def _read_condemned(found: Survey, store: ObjectStore, jobs: int) -> None:
-    keys = [info.key for info in store.list_objects(CONDEMNED) if not info.key.endswith(READY_SUFFIX)]
-    packs: set[str] = set()
-    segments: set[str] = set()
+    listed = {info.key for info in store.list_objects(CONDEMNED)}
+    keys = sorted(key for key in listed if not key.endswith(READY_SUFFIX))
+    some: list[Condemned] = []
+    ready: list[Condemned] = []
     for key, data in zip(keys, concurrently(lambda key: _get(store, key), keys, jobs), strict=True):
+        if data is None:
+            continue  # purged since
         try:
             generation = read_condemned(key, data)
         except IntegrityError as error:
             found.damaged[key] = error.message
-        else:
-            packs |= generation.packs
-            segments |= generation.segments
-    found.condemned = Condemned(frozenset(packs), frozenset(segments))
+            continue
+        some.append(generation)
+        if key + READY_SUFFIX in listed:
+            ready.append(generation)
+    found.condemned, found.ready = _together(some), _together(ready)
+
+
+def _together(some: Sequence[Condemned]) -> Condemned:
+    packs = frozenset(pack for generation in some for pack in generation.packs)
+    return Condemned(packs, frozenset(session for generation in some for session in generation.segments))
 
 
 def _index(found: Survey) -> None:
@@ -188,8 +203,8 @@ def _index(found: Survey) -> None:
     found._of_recipe = np.concatenate(owners)
 
 
-def _get(store: ObjectStore, key: str) -> bytes:
+def _get(store: ObjectStore, key: str) -> bytes | None:
     try:
         return store.get(key)
     except ObjectNotFoundError:
-        return b""
+        return None

@@ -2,21 +2,25 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, PartlyDoneError
 from holdfast.repo.cache import RUN_CACHE, object_name, object_path
-from holdfast.repo.dvc import Selection, UsedObject, local_cache, used_objects
+from holdfast.repo.clone import clone_id
+from holdfast.repo.dvc import Selection, UsedObject, local_cache
 from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
+from holdfast.repo.selection import used_objects
 from holdfast.repo.workspace import Project
 from holdfast.vault.families import Families
 from holdfast.vault.repository import Vault
+from holdfast.vault.roots import register
 from holdfast.vault.session import FileToPut, RevokedError, Statistics
 
 # DVC protects what is in its cache: a file that can be written is one that somebody changed
 CACHED_MODE = 0o444
+TOLD_BYTES = 1 << 20
 _RUN_NAME = re.compile(r"[0-9a-f]{64}")
 
 Progress = Callable[[int, int], None]
@@ -60,10 +64,12 @@ class Fetched(Transferred):
     Args:
         files: how many came.
         bytes: of these, as they are in the cache.
+        waiting: those that a collection let go, and that will be deleted with the quarantine; by path.
     """
 
     files: int
     bytes: int
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,12 +114,14 @@ def push(
     *,
     delta: bool = True,
     run_cache: bool = False,
+    besides: Sequence[UsedObject] = (),
     progress: Sending = lambda _done, _total, _sent: None,
 ) -> Pushed:
     """Send the cached objects of a selection that the vault lacks.
 
     Older versions go first, so that newer ones may be stored against them; which is which, git's history says. The
-    vault has all of it or nothing of it: it counts when the session commits, at the end.
+    vault has all of it or nothing of it: it counts when the session commits, at the end. Then the clone says in the
+    vault what it needs of it.
 
     Args:
         vault: where to.
@@ -121,6 +129,7 @@ def push(
         selection: which outs.
         delta: whether to store parts against those of other versions.
         run_cache: DVC's run cache, too.
+        besides: other objects that are sent where the cache has them.
         progress: told how many bytes of how many were read, and how many were sent for them.
 
     Raises:
@@ -130,18 +139,24 @@ def push(
         StoreError: the vault cannot be reached.
     """
     cache = local_cache(project.root).folder
-    used = used_objects(project.root, selection, for_push=True)
+    used = used_objects(project, selection, for_push=True)
     wanted = _Wanted()
     for item in (*used.objects, *used.missing):
         wanted.add(item, cache)
+    for item in besides:
+        if object_path(cache, item.hash_name, item.oid).exists():
+            wanted.add(item, cache)
     if run_cache:
         _add_runs(wanted, cache)
-    lineage = read_lineage(project, cache) if delta else Lineage()
+    lineage = read_lineage(project, cache)
+    bases = lineage if delta else Lineage()
     try:
-        sent = _send(vault, wanted, lineage, cache, delta, progress)
+        sent = _send(vault, wanted, bases, cache, delta, progress)
     except RevokedError:
         # a collector took it for abandoned; nothing of it counts, and once more is all that it takes
-        sent = _send(vault, wanted, lineage, cache, delta, progress)
+        sent = _send(vault, wanted, bases, cache, delta, progress)
+    # a collector may know nothing of this clone's git
+    register(vault.store, clone_id(project), project.root.name, {*map(_oid, lineage.paths), *sent.known, *sent.here})
     return Pushed(
         wanted.of(oid for oid in wanted.names if oid not in sent.known and oid not in sent.here),
         tuple((wanted.names[oid], reason) for oid, reason in sent.failed.items()),
@@ -179,6 +194,7 @@ def fetch(
     failed: dict[str, str] = {}
     counts = [0, 0]
     names: dict[str, str] = {}
+    waiting: set[str] = set()
 
     def fail(oid: str, error: HoldfastError) -> None:
         failed[names[oid]] = str(error)
@@ -187,6 +203,7 @@ def fetch(
         """What is missing in the end."""
         absent = [oid for oid, place in wanted.places.items() if not os.path.exists(place)]  # noqa: PTH110
         there = vault.exists(absent)
+        waiting.update(wanted.names[oid] for oid in there - vault.index.standing(there))
         files = [(oid, Path(wanted.places[oid])) for oid in absent if oid in there]
         for place in {path.parent for _, path in files}:
             place.mkdir(parents=True, exist_ok=True)
@@ -212,7 +229,7 @@ def fetch(
             if _RUN_NAME.fullmatch(key) and _RUN_NAME.fullmatch(value):
                 runs.names[oid], runs.places[oid] = oid, str(cache / RUN_CACHE / key[:2] / key / value)
         bring(runs, lambda _done, _total: None)
-    used = used_objects(project.root, selection, bring=bring_listings)
+    used = used_objects(project, selection, bring=bring_listings)
     wanted = _Wanted()
     for item in used.objects:
         wanted.add(item, cache)
@@ -225,6 +242,7 @@ def fetch(
         tuple(used.unread),
         files=counts[0],
         bytes=counts[1],
+        waiting=tuple(sorted(waiting)),
     )
 
 
@@ -235,7 +253,7 @@ def compare(vault: Vault, project: Project, selection: Selection) -> Compared:
         UsageError, LockedError, StoreError: as of `fetch`.
     """
     cache = local_cache(project.root).folder
-    used = used_objects(project.root, selection)
+    used = used_objects(project, selection)
     wanted = _Wanted()
     for item in (*used.objects, *used.missing):
         wanted.add(item, cache)
@@ -260,15 +278,18 @@ class _Sent:
 def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: bool, progress: Sending) -> _Sent:
     """One session that sends what the vault lacks."""
     failed: dict[str, str] = {}
-    done = 0
+    done = told = 0
 
     def fail(oid: str, error: HoldfastError) -> None:
         failed[oid] = str(error)
 
     def put(_: str, size: int) -> None:
-        nonlocal done
+        nonlocal done, told
         done += size
-        progress(done, total, session.statistics().stored_bytes)
+        # of very many small files not each is told: it takes as long as reading one
+        if done - told >= TOLD_BYTES or done == total:
+            told = done
+            progress(done, total, session.statistics().stored_bytes)
 
     def place(oid: str) -> Path | None:
         path = object_path(cache, *_key(oid))

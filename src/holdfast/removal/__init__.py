@@ -1,0 +1,1 @@
+"""Taking things away so that they can be brought back: plan, quarantine, restore, purge."""
