@@ -34,11 +34,8 @@ def read_names(project: Project, cache: Path, notes: list[str]) -> Lineage:
         for name, member in known[key] or ():
             _add(lineage, f"{sighting.out.path}/{name}", (key[0], member), tip=tip)
     if missing:
-        if missing == 1:
-            what, rest = "the listing of 1 folder is", "what was in it is unknown; `dvc fetch` brings it"
-        else:
-            what, rest = f"the listings of {missing:,} folders are", "what was in them is unknown; `dvc fetch` brings them"
-        notes.append(f"{what} not in the cache: {rest}")
+        what, it = ("listing of 1 folder is", "it") if missing == 1 else (f"listings of {missing:,} folders are", "them")
+        notes.append(f"the {what} not in the cache: what was in {it} is unknown; `dvc fetch` brings {it}")
     return lineage
 
 
