@@ -34,7 +34,7 @@ def read_names(project: Project, cache: Path, notes: list[str]) -> Lineage:
         for name, member in known[key] or ():
             _add(lineage, f"{sighting.out.path}/{name}", (key[0], member), tip=tip)
     if missing:
-        what, it = ("listing of 1 folder is", "it") if missing == 1 else (f"listings of {missing:,} folders are", "them")
+        what, it = (f"listings of {missing:,} folders are", "them") if missing > 1 else ("listing of a folder is", "it")
         notes.append(f"the {what} not in the cache: what was in {it} is unknown; `dvc fetch` brings {it}")
     return lineage
 
