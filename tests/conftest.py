@@ -1,11 +1,16 @@
 """Worlds that several test modules build: real git, real DVC, real files, real servers."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from servers import S3Server, shared_server
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and so would all that they start and interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
