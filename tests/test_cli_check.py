@@ -162,7 +162,8 @@ def test_deprecated_versions_of_the_registry(tmp_path: Path) -> None:
 
 
 def hook() -> dict[str, object]:
-    (declared,) = yaml.safe_load((PROJECT / ".pre-commit-hooks.yaml").read_text())
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-hooks.yaml").read_text())
+    (declared,) = (hook for hook in hooks if hook["id"] == "holdfast-check")
     assert isinstance(declared, dict)
     return declared
 
