@@ -270,7 +270,8 @@ class World:
         if clone.hidden:
             clone.said &= clone.roots.keys()
             register(vault.store, "a" * 32, clone.name, clone.roots)
-            clone.said = set(clone.roots)
+            # what was acknowledged too long ago, and not registered since, may be gone: the next push sends it again
+            clone.said |= {oid for oid in clone.roots if self.clock.now - self.told[oid] < MINIMUM_AGE}
 
     def live(self, store: ObjectStore) -> set[str]:
         """What a collector can know."""
@@ -295,14 +296,16 @@ class World:
 
     def meanwhile(self) -> None:
         """What others do between two calls of a store."""
-        stopped = [clone for clone in self.clones if clone.paused is not None]
+        # two processes of one clone that register at once may leave the older word: one of them does it here
+        others = [clone for clone in self.clones if not clone.hidden]
+        stopped = [clone for clone in others if clone.paused is not None]
         chance = self.random.random()
         if stopped and chance < 0.5:
             self.go_on(self.random.choice(stopped))
         elif chance < 0.7:
             self.pause()
         else:
-            clone = self.random.choice(self.clones)
+            clone = self.random.choice(others)
             numbers = self.random.sample(range(len(pool())), 2)
             with clone.vault.session() as session:
                 put(session, numbers)
