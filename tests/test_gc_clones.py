@@ -269,6 +269,7 @@ def ended(process: "subprocess.Popen[bytes]", allowed: tuple[int, ...]) -> None:
     assert b"unexpected" not in told, told.decode()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "runs", [pytest.param(RUNS, id="some"), pytest.param(SOAK_RUNS, marks=pytest.mark.soak, id="all")]
 )

@@ -20,7 +20,7 @@ from vault_world import QUARANTINE, Collector, LostError, World
 # test_vault_sequences_more has the other half, for another process
 SEEDS, STEPS = 1000, 12
 # a broken collector is caught among so many
-BROKEN_SEEDS = 400
+BROKEN_SEEDS = 4000
 
 Live = Callable[[], set[str]]
 
@@ -95,6 +95,7 @@ def undecided(store: ObjectStore) -> dict[str, timedelta]:
     return {session: age for session, age in announced.items() if session not in decided}
 
 
+@pytest.mark.soak  # rare: among some thousands
 def test_a_collector_that_revokes_without_create_if_absent_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def waiting(store: ObjectStore, grace: timedelta) -> list[Waiting]:
         found = []
@@ -110,6 +111,7 @@ def test_a_collector_that_revokes_without_create_if_absent_is_caught(monkeypatch
     assert is_caught(Collector())
 
 
+@pytest.mark.soak  # rare: among some thousands
 def test_a_collector_that_lists_sessions_before_it_condemns_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     before: set[str] = set()
     waits = collecting._waiting
