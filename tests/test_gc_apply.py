@@ -158,11 +158,11 @@ def remote_object(world: World) -> None:
 
 
 def other_clone_of_remote(world: World) -> None:
-    register(open_objects(str(store_of(world))), secrets.token_hex(16), "b", [f"md5:{oid_of('one')}"], REMOTE_ROOTS)
+    register(open_objects(str(store_of(world))), secrets.token_hex(16), "b", [f"md5:{oid_of('one')}"], [], REMOTE_ROOTS)
 
 
 def other_clone_of_vault(world: World) -> None:
-    register(open_objects(str(store_of(world) / "vault")), secrets.token_hex(16), "b", [f"md5:{oid_of('one')}"])
+    register(open_objects(str(store_of(world) / "vault")), secrets.token_hex(16), "b", [f"md5:{oid_of('one')}"], [])
 
 
 CHANGES: list[tuple[Callable[[World], None], str]] = [

@@ -30,7 +30,7 @@ from holdfast.vault import collecting
 from holdfast.vault.check import check_vault
 from holdfast.vault.collection import collect, plan_collection
 from holdfast.vault.repository import Vault, init_vault, open_vault
-from holdfast.vault.roots import register, registrations
+from holdfast.vault.roots import register, registrations, words
 from holdfast.vault.session import RevokedError, Session
 from vaults import SMALL_BLOCK, SMALL_PACK, bf16_history, noise, oid_of
 
@@ -269,7 +269,8 @@ class World:
     def say(self, clone: Clone, vault: Vault) -> None:
         if clone.hidden:
             clone.said &= clone.roots.keys()
-            register(vault.store, "a" * 32, clone.name, clone.roots)
+            replaced = words(vault.store, "a" * 32)
+            register(vault.store, "a" * 32, clone.name, clone.roots, replaced)
             # what was acknowledged too long ago, and not registered since, may be gone: the next push sends it again
             clone.said |= {oid for oid in clone.roots if self.clock.now - self.told[oid] < MINIMUM_AGE}
 
@@ -296,16 +297,14 @@ class World:
 
     def meanwhile(self) -> None:
         """What others do between two calls of a store."""
-        # two processes of one clone that register at once may leave the older word: one of them does it here
-        others = [clone for clone in self.clones if not clone.hidden]
-        stopped = [clone for clone in others if clone.paused is not None]
+        stopped = [clone for clone in self.clones if clone.paused is not None]
         chance = self.random.random()
         if stopped and chance < 0.5:
             self.go_on(self.random.choice(stopped))
         elif chance < 0.7:
             self.pause()
         else:
-            clone = self.random.choice(others)
+            clone = self.random.choice(self.clones)
             numbers = self.random.sample(range(len(pool())), 2)
             with clone.vault.session() as session:
                 put(session, numbers)

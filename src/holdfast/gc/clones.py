@@ -6,7 +6,7 @@ from holdfast.objectstore.store import ObjectStore
 from holdfast.repo.clone import clone_id
 from holdfast.repo.dvc import LocalCache
 from holdfast.repo.workspace import Project
-from holdfast.vault.roots import ROOTS, register
+from holdfast.vault.roots import ROOTS, register, words
 
 
 def register_clone(
@@ -29,6 +29,9 @@ def register_clone(
         HoldfastError: what it needs cannot be known.
         StoreError: the store cannot be written.
     """
+    clone = clone_id(project)
+    replaced = words(store, clone, folder)
     needed = gather(project, cache, policy, now=now).needed()
-    register(store, clone_id(project), project.root.name, [f"{hash_name}:{oid}" for hash_name, oid in needed], folder)
+    oids = [f"{hash_name}:{oid}" for hash_name, oid in needed]
+    register(store, clone, project.root.name, oids, replaced, folder)
     return len(needed)

@@ -1,14 +1,14 @@
 """What clones need of a store: each leaves word of it, so that a collector that never saw the clone takes nothing away.
 
 ``roots/<clone>/<digest>-<random>`` holds tables of the kind ``roots``: ``clone`` with its ``name`` (text, one row: what
-people call it), ``files`` with their ``oid`` (text). The newest of a clone counts, and is written before older ones are
-deleted.
+people call it), ``files`` with their ``oid`` (text). All words of a clone count together. A new one takes the place of
+those that were there before it was known what to say: so two processes of one clone, each of which knows something that
+the other does not, leave two.
 """
 
-import contextlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,7 +31,7 @@ class Registration:
     Attributes:
         clone: 32 hex digits, drawn by lot when the clone first registered.
         name: what people call it.
-        since: when, by the store's clock.
+        since: when last, by the store's clock.
         files: oids.
     """
 
@@ -41,27 +41,38 @@ class Registration:
     files: frozenset[str]
 
 
-def register(store: ObjectStore, clone: str, name: str, files: Iterable[str], folder: str = ROOTS) -> None:
-    """Say what a clone needs; what it said before counts no more. Nothing is written where that is the same.
+def words(store: ObjectStore, clone: str, folder: str = ROOTS) -> list[str]:
+    """The keys of what a clone has said; asked before it is found out what it needs now.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return [info.key for info in store.list_objects(f"{folder}/{clone}")]
+
+
+def register(
+    store: ObjectStore, clone: str, name: str, files: Iterable[str], replaced: Sequence[str], folder: str = ROOTS
+) -> None:
+    """Say what a clone needs, instead of what it said before. Nothing is written where that is the same.
 
     Args:
         store: where the vault is, or a remote.
         clone: 32 hex digits.
         name: what people call it.
         files: oids.
+        replaced: of `words`.
         folder: of the registrations.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be written.
     """
     data = write_tables(_KIND, {"clone": {"name": [name]}, "files": {"oid": sorted(set(files))}})
     # what it says names the key, and a nonce what is said again after something else was
     digest = blake3(data).hexdigest(length=16)
-    before = sorted(store.list_objects(f"{folder}/{clone}"), key=lambda info: (info.modified, info.key))
-    if before and before[-1].key.split("/")[-1].startswith(digest):
-        return
-    store.put(f"{folder}/{clone}/{digest}-{secrets.token_hex(8)}", data)
-    store.delete_many([info.key for info in before])
+    same = [key for key in replaced if key.split("/")[-1].startswith(digest)]
+    if not same:
+        store.put(f"{folder}/{clone}/{digest}-{secrets.token_hex(8)}", data)
+    store.delete_many([key for key in replaced if key not in same[:1]])
 
 
 def registrations(store: ObjectStore, folder: str = ROOTS) -> list[Registration]:
@@ -71,21 +82,26 @@ def registrations(store: ObjectStore, folder: str = ROOTS) -> list[Registration]
         DamagedVaultError: what one said cannot be read.
         StoreError: the store cannot be read.
     """
-    newest: dict[str, ObjectInfo] = {}
+    found: dict[str, Registration] = {}
     for info in store.list_objects(folder):
         clone = info.key.split("/")[-2]
         if not _CLONE.fullmatch(clone):
             raise DamagedVaultError(
                 f"{info.key} in {store.url} is no registration", hint="Nobody but Holdfast writes there; delete it"
             )
-        known = newest.get(clone)
-        if known is None or (known.modified, known.key) < (info.modified, info.key):
-            newest[clone] = info
-    found = []
-    for clone, info in sorted(newest.items()):
-        with contextlib.suppress(ObjectNotFoundError):  # replaced since: what replaced it is read by the next
-            found.append(_read(clone, info, store.get(info.key)))
-    return found
+        try:
+            said = _read(clone, info, store.get(info.key))
+        except ObjectNotFoundError:
+            # replaced since: all of it is asked again, as what took its place may have been listed by nobody
+            return registrations(store, folder)
+        known = found.get(clone)
+        found[clone] = said if known is None else _both(known, said)
+    return [found[clone] for clone in sorted(found)]
+
+
+def _both(one: Registration, other: Registration) -> Registration:
+    name = max(one, other, key=lambda said: said.since).name
+    return Registration(one.clone, name, max(one.since, other.since), one.files | other.files)
 
 
 def forget(store: ObjectStore, clone: str, folder: str = ROOTS) -> bool:

@@ -15,7 +15,7 @@ from holdfast.repo.selection import used_objects
 from holdfast.repo.workspace import Project
 from holdfast.vault.families import Families
 from holdfast.vault.repository import Vault
-from holdfast.vault.roots import register
+from holdfast.vault.roots import register, words
 from holdfast.vault.session import FileToPut, RevokedError, Statistics
 
 # DVC protects what is in its cache: a file that can be written is one that somebody changed
@@ -138,6 +138,8 @@ def push(
         RevokedError: a collector ended the session.
         StoreError: the vault cannot be reached.
     """
+    clone = clone_id(project)
+    replaced = words(vault.store, clone)
     cache = local_cache(project.root).folder
     used = used_objects(project, selection, for_push=True)
     wanted = _Wanted()
@@ -156,7 +158,8 @@ def push(
         # a collector took it for abandoned; nothing of it counts, and once more is all that it takes
         sent = _send(vault, wanted, bases, cache, delta, progress)
     # a collector may know nothing of this clone's git
-    register(vault.store, clone_id(project), project.root.name, {*map(_oid, lineage.paths), *sent.known, *sent.here})
+    needed = {*map(_oid, lineage.paths), *sent.known, *sent.here}
+    register(vault.store, clone, project.root.name, needed, replaced)
     return Pushed(
         wanted.of(oid for oid in wanted.names if oid not in sent.known and oid not in sent.here),
         tuple((wanted.names[oid], reason) for oid, reason in sent.failed.items()),
