@@ -262,11 +262,11 @@ def test_a_plan_whose_digest_was_forged_takes_nothing_that_is_needed(world: Worl
     plan = plan_of(world)
     tracked = next(entry for entry in plan.objects if entry.oid == oid_of("tracked"))
     for stamp in ("", plan.removed[0].stamp):
-        forged = replace(plan, objects=(*plan.objects, replace(tracked, tier="remove", stamp=stamp)))
+        forged = replace(plan, objects=(*plan.objects, tracked._replace(tier="remove", stamp=stamp)))
         with pytest.raises(StalePlanError, match="is needed now"):
             apply_of(world, read_plan(forged.to_file().encode()))
     outside = planned(
-        [replace(plan.removed[0], path="../../.git/HEAD")],
+        [plan.removed[0]._replace(path="../../.git/HEAD")],
         time=NOW,
         revision=None,
         request=Request(),

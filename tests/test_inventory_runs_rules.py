@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.inventory.config import ConfigError, find_config, read_config
+from holdfast.inventory.config import ConfigError, read_config
 from holdfast.inventory.run_record import ClassScore, Run, RunFile, Size
 from holdfast.inventory.run_rules import Limits, Rules, find_rules
 from holdfast.inventory.run_scan import Scan
 from holdfast.inventory.run_verdicts import VERDICTS, SortedRun, Sorting, sort_runs
+from holdfast.repo.workspace import find_config
 
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
 WEIGHTS = (RunFile("config.json", "config", 10), RunFile("model.pt", "model", 100))

@@ -8,7 +8,7 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, plural
 from holdfast.inventory.canonical import CheckReport, Finding, check, find_canon
 from holdfast.inventory.canonical_rules import Deprecation
-from holdfast.inventory.config import CONFIG_FILE, find_config
+from holdfast.repo.workspace import CONFIG_FILE, find_config
 
 NOTES_SHOWN = 5
 TOPS = (".git", ".dvc")

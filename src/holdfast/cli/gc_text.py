@@ -10,7 +10,6 @@ from holdfast.cli.output import Table, human_age, human_bytes, plural
 from holdfast.errors import UsageError
 from holdfast.gc.plan import Plan, Total
 from holdfast.gc.planned import PlannedObject
-from holdfast.objectstore.usage import R2_PRICES
 from holdfast.repo.dvcfiles import LISTING_SUFFIX
 
 OID_SHOWN_CHARACTERS = 8
@@ -123,6 +122,8 @@ def explained(objects: Sequence[PlannedObject], name: str) -> Iterator[str | Tab
 
 def dollars(count: int) -> str:
     """What bytes cost a month on R2."""
+    from holdfast.objectstore.usage import R2_PRICES  # imported here: a plan that frees nothing has no price
+
     cost = R2_PRICES.month(count)
     return f"${cost:,.2f}" if cost >= 0.005 else "less than $0.01"
 

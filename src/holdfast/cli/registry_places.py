@@ -90,9 +90,9 @@ def of_configuration(project: Project, name: str, ask: Callable[[], str]) -> str
             return str(known["answer"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not asked yet, or torn
-    from holdfast.inventory.config import CONFIG_FILE  # with YAML, and DVC's configuration, see above
     from holdfast.repo.dvc import default_remote
     from holdfast.repo.dvc_outs import config_files
+    from holdfast.repo.workspace import CONFIG_FILE  # with YAML, and DVC's configuration, see above
 
     default_remote(project.root)  # where the configuration is broken, this one says so in a line
     own = [folder / CONFIG_FILE for folder in (project.root, *project.root.parents)]

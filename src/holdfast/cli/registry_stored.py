@@ -126,8 +126,8 @@ def _vault_url(project: Project) -> str:
     Raises:
         HoldfastError: the configuration cannot be read.
     """
-    from holdfast.inventory.config import find_config  # with YAML, and DVC's configuration
     from holdfast.repo.dvc import default_remote
+    from holdfast.repo.workspace import find_config  # with YAML, and DVC's configuration
 
     if find_config(project.root) is None and default_remote(project.root) is None:
         return ""

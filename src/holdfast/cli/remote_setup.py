@@ -14,7 +14,7 @@ from holdfast.cli.groups import Noun
 from holdfast.cli.output import Form, Table, emit, form_options
 from holdfast.cli.remote_places import find_remote
 from holdfast.errors import HoldfastError, PartlyDoneError, UsageError
-from holdfast.inventory.config import find_config, read_config
+from holdfast.inventory.config import read_config
 from holdfast.objectstore.setup import (
     AWS_CONFIG,
     Jurisdiction,
@@ -31,7 +31,7 @@ from holdfast.objectstore.setup import (
 from holdfast.objectstore.setup_bucket import CLOUDFLARE, LOCKED_PREFIX, Cloudflare, end_uploads, make_layout
 from holdfast.repo.dvc import default_remote
 from holdfast.repo.dvc_remotes import RemoteChange, level_options, needed_changes, write_remote
-from holdfast.repo.workspace import DVC_FOLDER, Project, find_project
+from holdfast.repo.workspace import DVC_FOLDER, Project, find_config, find_project
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 

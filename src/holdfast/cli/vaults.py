@@ -11,10 +11,10 @@ from holdfast.cli.caches import cache_folder
 from holdfast.cli.naming import open_objects
 from holdfast.cli.output import plural
 from holdfast.errors import UsageError
-from holdfast.inventory.config import find_config, read_config
+from holdfast.inventory.config import read_config
 from holdfast.objectstore.location import is_url
 from holdfast.repo.dvc import default_remote, remotes
-from holdfast.repo.workspace import Project
+from holdfast.repo.workspace import Project, find_config
 from holdfast.vault.repository import Vault, open_vault
 
 # a vault lies beside DVC's own files, below one prefix

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from holdfast.gc.policy import Policy
-from holdfast.gc.references import Mention, mention
+from holdfast.gc.references import Name, let_go, name_of
 from holdfast.repo.gitfolder import GitFolder
 from holdfast.repo.history import Sighting
 from holdfast.repo.roots import EVERYTHING, Roots
@@ -32,14 +32,10 @@ class Choice:
     roots: Roots
     passed: frozenset[str]
 
-    def mention(self, sighting: Sighting) -> Mention:
-        """What a DVC file or a registry version names, with the reason that it gives under the policy."""
-        found = mention(sighting)
-        if sighting.version not in self.passed:
-            return found
-        return replace(
-            found, name=replace(found.name, kind="policy", source=f"{found.name.source}, which the policy lets go")
-        )
+    def name(self, sighting: Sighting) -> Name:
+        """The name that a DVC file or a registry version gives an object, with the reason under the policy."""
+        name = name_of(sighting)
+        return let_go(name) if sighting.version in self.passed else name
 
 
 def choose(project: Project, folder: GitFolder, policy: Policy, now: float) -> Choice:

@@ -1,7 +1,6 @@
 """Which of the objects that are to go lie in another place, too."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
@@ -49,7 +48,7 @@ def tell_last_copies(
         except StoreError as error:
             notes.append(f"{_called(place)} was not asked for copies: {error.message}")
     return [
-        replace(entry, last_copy=(entry.hash_name, entry.oid) not in staying)
+        entry._replace(last_copy=(entry.hash_name, entry.oid) not in staying)
         if entry.tier == "remove" and entry.oid
         else entry
         for entry in found

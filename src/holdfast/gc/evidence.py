@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from holdfast.errors import HoldfastError
 from holdfast.gc.choice import choose
 from holdfast.gc.planned import Doubt
 from holdfast.gc.policy import Policy
-from holdfast.gc.references import Key, Mention, Name, References, mention
-from holdfast.registry.store import FOLDER
+from holdfast.gc.references import Key, Mention, Name, References, let_go, name_of
+from holdfast.registry import FOLDER
 from holdfast.repo.cache import RunCacheEntry, list_run_cache, read_members
 from holdfast.repo.dvc import LocalCache, local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX
@@ -147,24 +147,24 @@ def gather(
     choice = choose(project, folder, policy, now)
     with closing(HistoryReader(folder, cache=project.root / HISTORY)) as reader:
         workspace = reader.read_workspace()
-        for sighting in chain(workspace.sightings, reader.read_index(), reader.read_refs(choice.roots)):
-            references.add(choice.mention(sighting))
+        for sighting in chain(workspace.sightings, reader.read_refs(choice.roots), reader.read_index()):
+            references.add(sighting.out, choice.name(sighting), sighting.file)
             if sighting.out.stage:
                 stages.setdefault(sighting.out.path, sighting.out.stage)
         reached = set(reader.reached)
         if choice.roots == EVERYTHING:
             for sighting in reader.read_reflogs():
-                references.add(mention(sighting))
+                references.add(sighting.out, name_of(sighting), sighting.file)
                 if sighting.out.stage:
                     stages.setdefault(sighting.out.path, sighting.out.stage)
     if choice.roots != EVERYTHING:
         reached |= _name_the_rest(folder, project, references)
     for other in other_repositories(project.root, policy.repos or ()):
         for sighting in read_other(other, project.root / HISTORY):
-            references.add(mention(sighting))
+            references.add(sighting.out, name_of(sighting), sighting.file)
     entries = list_run_cache(cache.folder, skip_damaged=not run_cache)
     for found in _run_cache_mentions([*entries, *runs], project.prefix, stages, keeps=run_cache):
-        references.add(found)
+        references.add(*found)
     foreign = _foreign_projects(project, workspace.projects, cache)
     missing = _expand(
         references,
@@ -188,11 +188,8 @@ def _name_the_rest(folder: GitFolder, project: Project, references: References) 
     """Give names to what the policy lets go; all commits that refs reach."""
     with closing(HistoryReader(folder, cache=project.root / HISTORY)) as reader:
         for sighting in chain(reader.read_refs(), reader.read_reflogs()):
-            found = mention(sighting)
-            if found.name.keeps:
-                name = replace(found.name, kind="policy", source=f"{found.name.source}, which the policy lets go")
-                found = replace(found, name=name)
-            references.add(found)
+            name = name_of(sighting)
+            references.add(sighting.out, let_go(name) if name.keeps else name, sighting.file)
         return reader.reached
 
 

@@ -1,7 +1,7 @@
-"""The objects of DVC's local cache, and how the fate of an object is decided."""
+"""The objects of DVC's local cache, and how the fate of objects is decided."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from holdfast.gc.evidence import Evidence
 from holdfast.gc.planned import SECONDS_A_DAY, Doubt, Found, PlannedObject, Scope
@@ -32,7 +32,7 @@ def find_cache(
         shared: whether all other projects that use the cache are known.
     """
     outside = evidence.cache.outside and not shared
-    found = [judge(evidence, entry, policy, now, "cache", "", outside=outside) for entry in objects]
+    found = judge(evidence, objects, policy, now, "cache", "", outside=outside)
     doubts = [listing.doubt for listing in evidence.missing]
     if outside:
         doubts.insert(0, _outside_doubt(evidence.cache.folder.as_posix()))
@@ -47,7 +47,7 @@ def key_at(path: str) -> Key | None:
 
 def judge(
     evidence: Evidence,
-    entry: CacheObject,
+    objects: Iterable[CacheObject],
     policy: Policy,
     now: float,
     scope: Scope,
@@ -55,50 +55,50 @@ def judge(
     *,
     outside: bool = False,
     registered: Collection[Key] = (),
-    stamp: str = "",
-) -> PlannedObject:
-    """The fate of one object.
+) -> Iterator[PlannedObject]:
+    """The fate of each object.
 
     Args:
         evidence, policy, now: as of `find_cache`.
-        entry: the object.
-        scope, place: where it lies.
-        outside: whether others may need it of whom nothing is known.
+        objects: in any order.
+        scope, place: where they lie.
+        outside: whether others may need them of whom nothing is known.
         registered: what other clones said that they need.
-        stamp: names the state in which it was listed.
     """
-    key = (entry.hash_name, entry.oid)
-    names = evidence.references.of(key)
-    age = max(0.0, now - entry.changed)
-    kept, reason, why = True, "undecided", ""
-    if names and names[0].keeps:
-        reason, why = names[0].kind, names[0].source
-    elif key in registered:
-        reason, why = "clone", "another clone needs it"
-    elif outside:
-        why = "undecided: the cache lies outside the project, others may use it"
-    elif listing := evidence.could_be_member(key, entry.size):
-        why = f"undecided: {listing}"
-    elif age < policy.minimum_age.total_seconds():
-        reason, why = "young", f"younger than {policy.minimum_age.total_seconds() / SECONDS_A_DAY:g} days"
-    elif names:
-        kept, reason, why = False, names[0].kind, f"only {names[0].source}"
-    else:
-        kept, reason, why = False, "nothing", "nothing names it"
-    return PlannedObject(
-        scope=scope,
-        place=place,
-        path=entry.path,
-        size=entry.size,
-        age_days=round(age / SECONDS_A_DAY, 3),
-        tier="keep" if kept else "remove",
-        reason=reason,
-        why=why,
-        hash_name=entry.hash_name,
-        oid=entry.oid,
-        names=tuple(names),
-        stamp="" if kept else stamp,
-    )
+    references, seconds = evidence.references, policy.minimum_age.total_seconds()
+    for hash_name, oid, path, size, changed, stamp in objects:
+        key = (hash_name, oid)
+        names = references.of(key)
+        age = max(0.0, now - changed)
+        kept, reason, why = True, "undecided", ""
+        if names and names[0].keeps:
+            reason, why = names[0].kind, names[0].source
+        elif key in registered:
+            reason, why = "clone", "another clone needs it"
+        elif outside:
+            why = "undecided: the cache lies outside the project, others may use it"
+        elif listing := evidence.could_be_member(key, size):
+            why = f"undecided: {listing}"
+        elif age < seconds:
+            reason, why = "young", f"younger than {seconds / SECONDS_A_DAY:g} days"
+        elif names:
+            kept, reason, why = False, names[0].kind, f"only {names[0].source}"
+        else:
+            kept, reason, why = False, "nothing", "nothing names it"
+        yield PlannedObject(
+            scope,
+            place,
+            path,
+            size,
+            round(age / SECONDS_A_DAY, 3),
+            "keep" if kept else "remove",
+            reason,
+            why,
+            hash_name,
+            oid,
+            names,
+            stamp="" if kept else stamp,
+        )
 
 
 def _outside_doubt(folder: str) -> Doubt:

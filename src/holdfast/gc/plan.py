@@ -6,7 +6,7 @@ A plan deletes nothing. Equal history, workspace, stores and time give an equal 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
@@ -229,8 +229,8 @@ def _totals(objects: Iterable[PlannedObject]) -> tuple[Total, ...]:
 
 
 def _object_json(entry: PlannedObject) -> dict[str, Any]:
-    values = {name: getattr(entry, name) for name in _FIELDS}
-    values["names"] = [{part: getattr(name, part) for part in _NAME_FIELDS} for name in entry.names]
+    values = entry._asdict()
+    values["names"] = [name._asdict() for name in entry.names]
     values["users"] = list(entry.users)
     return values
 
@@ -243,7 +243,3 @@ def _object(values: Mapping[str, Any]) -> PlannedObject:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-_FIELDS = tuple(one.name for one in fields(PlannedObject))
-_NAME_FIELDS = tuple(one.name for one in fields(Name))

@@ -1,7 +1,7 @@
 """A line of a plan: something that could go, what is to become of it, and why."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from holdfast.gc.references import Name
 
@@ -13,8 +13,7 @@ TIERS: tuple[Tier, ...] = ("keep", "archive", "remove")
 SECONDS_A_DAY = 86400
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedObject:
+class PlannedObject(NamedTuple):
     """Something that could go, and its fate.
 
     Args:

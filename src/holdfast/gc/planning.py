@@ -188,5 +188,5 @@ def _stamped(world: World, objects: Iterable[PlannedObject]) -> list[PlannedObje
             if not looked or entry.tier != "remove":
                 result.append(entry)
             elif (thing := things.get(entry.path)) is not None:
-                result.append(replace(entry, stamp=thing.stamp))
+                result.append(entry._replace(stamp=thing.stamp))
     return result

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from holdfast.inventory.config import Section, find_config, read_config
-from holdfast.inventory.run_rules import RUN_CLASSES, RunClass
+from holdfast.repo.workspace import find_config
+
+if TYPE_CHECKING:
+    from holdfast.inventory.config import Section
+    from holdfast.inventory.run_rules import RunClass
 
 # words that stand for no bound
 ALL, NONE, NEVER = "all", "none", "never"
@@ -15,7 +18,7 @@ ALL, NONE, NEVER = "all", "none", "never"
 Direction = Literal["min", "max"]
 
 
-def _run_ages() -> Mapping[RunClass, timedelta | None]:
+def _run_ages() -> "Mapping[RunClass, timedelta | None]":
     return {
         "production candidate": None,
         "baseline": None,
@@ -63,7 +66,7 @@ class Policy:
     aliases: tuple[str, ...] = ("*",)
     run_cache: bool = True
     repos: tuple[str, ...] | None = None
-    runs: Mapping[RunClass, timedelta | None] = field(default_factory=_run_ages)
+    runs: "Mapping[RunClass, timedelta | None]" = field(default_factory=_run_ages)
     max_remove_bytes: int | None = None
     max_remove_share: float = 0.5
     allow_last_copy: bool = False
@@ -79,12 +82,14 @@ def find_policy(folder: Path) -> Policy:
     path = find_config(folder)
     if path is None:
         return Policy()
+    from holdfast.inventory.config import read_config  # imported here: YAML, which most projects need not load
+
     config = read_config(path)
     repos = config.texts("repos", ()) if config.has("repos") else None
     return replace(policy_of(config.section("gc")), repos=repos)
 
 
-def policy_of(section: Section) -> Policy:
+def policy_of(section: "Section") -> Policy:
     """The policy of a section ``gc:``; what it leaves out is the default.
 
     Raises:
@@ -108,7 +113,7 @@ def policy_of(section: Section) -> Policy:
         versions=_count(keep, "versions", base.versions),
         aliases=keep.texts("aliases", base.aliases),
         run_cache=keep.flag("run_cache", base.run_cache),
-        runs={kind: _age(runs, kind, base.runs[kind], NEVER) for kind in RUN_CLASSES},
+        runs={kind: _age(runs, kind, base.runs[kind], NEVER) for kind in base.runs},
         max_remove_bytes=auto.size("max_remove_bytes", base.max_remove_bytes),
         max_remove_share=auto.share("max_remove_share", base.max_remove_share),
         allow_last_copy=auto.flag("allow_last_copy", base.allow_last_copy),
@@ -118,12 +123,12 @@ def policy_of(section: Section) -> Policy:
     return policy
 
 
-def _count(section: Section, key: str, default: int | None) -> int | None:
+def _count(section: "Section", key: str, default: int | None) -> int | None:
     """A number, or ``all``."""
     return None if section.says(key, ALL) else section.integer(key, default or 0) if section.has(key) else default
 
 
-def _age(section: Section, key: str, default: timedelta | None, forever: str) -> timedelta | None:
+def _age(section: "Section", key: str, default: timedelta | None, forever: str) -> timedelta | None:
     """A length of time; None for the word that stands for no end."""
     if section.says(key, forever):
         return None

@@ -3,6 +3,7 @@
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from holdfast.repo.dvcfiles import LISTING_SUFFIX, Out
 from holdfast.repo.history import Sighting
@@ -19,8 +20,7 @@ UNREFERENCED = ("reflog", "nothing")
 Key = tuple[str, str]  # hash name and oid: an object
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """A path that an object has or had, and who says so.
 
     Args:
@@ -48,39 +48,36 @@ class Name:
         return (RANKS.get(self.kind, len(RANKS)), self.back, self.source, self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """One place that names an object; ``file`` is the DVC file that does, from the git root."""
+class Mention(NamedTuple):
+    """One place that names a folder's listing; ``file`` is the DVC file that does, from the git root."""
 
     out: Out
     name: Name
     file: str
 
-    @property
-    def key(self) -> Key:
-        """The object."""
-        return self.out.hash_name, self.out.oid
-
 
 @dataclass
 class References:
-    """All mentions of objects, the best for each object and path kept."""
+    """All names of objects, the best for each object and path kept; of listings also what says so."""
 
     names: dict[Key, dict[str, Name]] = field(default_factory=dict)
     listings: dict[Key, dict[str, Mention]] = field(default_factory=dict)
 
-    def add(self, mention: Mention) -> None:
-        """Take in a mention of a file or folder."""
-        self.add_name(mention.key, mention.name)
-        if mention.out.oid.endswith(LISTING_SUFFIX):
-            known = self.listings.setdefault(mention.key, {})
-            if mention.name.path not in known or mention.name.order < known[mention.name.path].name.order:
-                known[mention.name.path] = mention
+    def add(self, out: Out, name: Name, file: str) -> None:
+        """Take in a name of a file or folder, and the DVC file that says so."""
+        key = (out.hash_name, out.oid)
+        self.add_name(key, name)
+        if out.oid.endswith(LISTING_SUFFIX):
+            known = self.listings.setdefault(key, {})
+            if name.path not in known or name.order < known[name.path].name.order:
+                known[name.path] = Mention(out, name, file)
 
     def add_name(self, key: Key, name: Name) -> None:
         """Take in one name of an object; of several for the same path the best stays."""
-        known = self.names.setdefault(key, {})
-        if name.path not in known or name.order < known[name.path].order:
+        known = self.names.get(key)
+        if known is None:
+            self.names[key] = {name.path: name}
+        elif name.path not in known or name.order < known[name.path].order:
             known[name.path] = name
 
     def add_members(self, mention: Mention, members: Iterable[tuple[str, str]]) -> None:
@@ -91,10 +88,12 @@ class References:
             member = Name(joined, name.kind, name.source, name.commit, name.back)
             self.add_name((mention.out.hash_name, oid), member)
 
-    def of(self, key: Key) -> list[Name]:
+    def of(self, key: Key) -> tuple[Name, ...]:
         """The names of an object, best first."""
-        names = list(self.names.get(key, {}).values())
-        return sorted(names, key=lambda name: name.order) if len(names) > 1 else names
+        names = self.names.get(key)
+        if names is None:
+            return ()
+        return tuple(names.values() if len(names) == 1 else sorted(names.values(), key=lambda name: name.order))
 
 
 def key_of(oid: str) -> Key:
@@ -103,12 +102,13 @@ def key_of(oid: str) -> Key:
     return kind, value
 
 
-def mention(sighting: Sighting) -> Mention:
-    """What a DVC file or a registry version names, with the reason it gives."""
-    return Mention(sighting.out, _name(sighting), sighting.file)
+def let_go(name: Name) -> Name:
+    """The name under a policy that does not keep what it stands for."""
+    return name._replace(kind="policy", source=f"{name.source}, which the policy lets go")
 
 
-def _name(sighting: Sighting) -> Name:
+def name_of(sighting: Sighting) -> Name:
+    """The name that a DVC file or a registry version gives an object, with the reason."""
     origin, path = sighting.origin, sighting.out.path
     if sighting.version:
         return Name(path, "registry", f"registry {sighting.version}", origin.commit)

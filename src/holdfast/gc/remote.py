@@ -1,7 +1,6 @@
 """The objects of a plain DVC remote."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from holdfast.gc.evidence import Evidence
 from holdfast.gc.objects import judge, key_at
@@ -13,17 +12,10 @@ from holdfast.removal.bucket import thing_of
 from holdfast.repo.cache import STORES, CacheObject
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteObject(CacheObject):
-    """An object of a remote; ``stamp`` names the state in which it was listed, see `holdfast.removal.place.Thing`."""
-
-    stamp: str
-
-
 def find_remote(
     evidence: Evidence,
     name: str,
-    objects: Iterable[RemoteObject],
+    objects: Iterable[CacheObject],
     registered: Collection[Key],
     policy: Policy,
     *,
@@ -39,26 +31,23 @@ def find_remote(
         policy: how old an object must be.
         now: seconds since the epoch, by the remote's clock.
     """
-    found = [
-        judge(evidence, entry, policy, now, "remote", name, registered=registered, stamp=entry.stamp)
-        for entry in objects
-    ]
+    found = judge(evidence, objects, policy, now, "remote", name, registered=registered)
     return Found(tuple(found), tuple(listing.doubt for listing in evidence.missing))
 
 
-def list_remote(store: ObjectStore) -> list[RemoteObject]:
+def list_remote(store: ObjectStore) -> list[CacheObject]:
     """Every object of a plain DVC remote, ordered by path; what has no name of DVC's is left out.
 
     Raises:
         StoreError: the remote cannot be listed.
     """
-    found: dict[str, RemoteObject] = {}
+    found: dict[str, CacheObject] = {}
     for _, place in STORES:
         # DVC 2 kept its objects at the top, beside which everything else lies
         prefixes = [place] if place else [folder for folder in store.list_folders() if len(folder) == 2]
         for prefix in prefixes:
             for info in store.list_objects(prefix):
-                if (entry := _remote_object(info)) is not None:
+                if (entry := _object_of(info)) is not None:
                     found[entry.path] = entry
     return [found[path] for path in sorted(found)]
 
@@ -69,8 +58,8 @@ def remote_key(hash_name: str, oid: str) -> str:
     return "/".join(part for part in (place, oid[:2], oid[2:]) if part)
 
 
-def _remote_object(info: ObjectInfo) -> RemoteObject | None:
+def _object_of(info: ObjectInfo) -> CacheObject | None:
     key = key_at(info.key)
     if key is None:
         return None
-    return RemoteObject(*key, info.key, info.size, info.modified.timestamp(), thing_of(info).stamp)
+    return CacheObject(*key, info.key, info.size, info.modified.timestamp(), thing_of(info).stamp)

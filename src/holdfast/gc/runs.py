@@ -166,7 +166,7 @@ def _yielding(line: PlannedObject, archived: set[str]) -> PlannedObject:
     inside = sorted(run for run in archived if is_within(run, line.path))
     if line.tier != "remove" or not inside:
         return line
-    return replace(line, tier="keep", reason="runs", why=f"{line.why}; it holds {inside[0]}, which is archived first")
+    return line._replace(tier="keep", reason="runs", why=f"{line.why}; it holds {inside[0]}, which is archived first")
 
 
 def _registered(models: Sequence[Model], prefix: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ from holdfast.gc.plan import Request
 from holdfast.gc.planned import Found
 from holdfast.gc.policy import Policy
 from holdfast.gc.references import Key, key_of
-from holdfast.gc.remote import RemoteObject, find_remote, list_remote, remote_key
+from holdfast.gc.remote import find_remote, list_remote, remote_key
 from holdfast.gc.vault import find_vault, vault_members, vault_runs
 from holdfast.gc.world import REMOTE_ROOTS, World
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore, StoreError
-from holdfast.repo.cache import RunCacheEntry
+from holdfast.repo.cache import CacheObject, RunCacheEntry
 from holdfast.repo.clone import clone_id
 from holdfast.repo.dvcfiles import LISTING_SUFFIX, UnreadableFileError, read_listing
 from holdfast.repo.remotes import missing_commits
@@ -29,7 +29,7 @@ class UnknownCommitsError(HoldfastError):
     """A git remote has commits that are not here, so what they need is not known."""
 
 
-def list_remotes(world: World, request: Request) -> dict[str, list[RemoteObject]]:
+def list_remotes(world: World, request: Request) -> dict[str, list[CacheObject]]:
     """The objects of each plain remote that a request looks at.
 
     Raises:
@@ -43,7 +43,7 @@ def find_in_stores(
     request: Request,
     evidence: Evidence,
     policy: Policy,
-    listed: Mapping[str, Sequence[RemoteObject]],
+    listed: Mapping[str, Sequence[CacheObject]],
     *,
     now: float,
     grace: timedelta,

@@ -9,7 +9,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -22,14 +22,15 @@ from holdfast.gc.workspace_tree import Tree, parents_of, walk_tree, whole_folder
 from holdfast.gc.workspace_units import COPIES, OPINIONS, Unit, make_units, part_declared
 from holdfast.gc.workspace_uses import Uses, find_uses, is_within, read_pipelines, seen_from
 from holdfast.inventory.cleanup import find_removals
-from holdfast.inventory.config import find_config, read_config
+from holdfast.inventory.config import read_config
 from holdfast.inventory.ref_memory import ReferenceMemory
 from holdfast.inventory.run_verdicts import sort_folder
 from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
 from holdfast.inventory.scan_judge import Registered
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry import FOLDER
+from holdfast.registry.store import Registry
 from holdfast.repo.dvc import local_cache, local_remotes
-from holdfast.repo.workspace import Project
+from holdfast.repo.workspace import Project, find_config
 
 # what Holdfast, git and DVC are told by; no pattern takes it away
 OWN_FILES = frozenset({"holdfast.yaml", ".gitignore", ".gitattributes", ".gitmodules", ".dvcignore"})
@@ -317,7 +318,7 @@ def _with_last_copies(world: _World, items: Iterable[_Item]) -> Iterator[_Item]:
             yield item  # it is made again, whatever its bytes were
             continue
         gone = world.gone.union(item.files)
-        yield _Item(replace(item.line, last_copy=world.bytes.has_last(item.files, _not_in(gone))), item.files)
+        yield _Item(item.line._replace(last_copy=world.bytes.has_last(item.files, _not_in(gone))), item.files)
 
 
 def _not_in(gone: Container[str]) -> Callable[[str], bool]:

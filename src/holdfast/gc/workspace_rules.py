@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.inventory.config import find_config, read_config
+from holdfast.inventory.config import read_config
 from holdfast.inventory.tree import Excludes
+from holdfast.repo.workspace import find_config
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from holdfast.gc.workspace_rules import Patterns
 from holdfast.gc.workspace_tree import Tree, parents_of, whole_folders
 from holdfast.gc.workspace_uses import Uses, folders_between, is_within
 from holdfast.inventory.cleanup import Removal
-from holdfast.inventory.config import CONFIG_FILE
 from holdfast.inventory.copies import BACKUP_SUFFIXES, CACHE_SUFFIXES, cache_folder, is_cache
 from holdfast.inventory.models import ScanReport
+from holdfast.repo.workspace import CONFIG_FILE
 
 UnitKind = Literal["declared", "copies", "cache", "duplicate", "orphan", "secondary", "unreferenced"]
 # only people can say whether such files are needed

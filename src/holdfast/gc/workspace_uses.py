@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.gc.workspace_tree import Tree, parents_of
-from holdfast.inventory.config import CONFIG_FILE
 from holdfast.inventory.copies import is_cache
 from holdfast.inventory.ref_memory import ReferenceMemory
 from holdfast.inventory.references import SCRIPT_KINDS, Reference, find_references
 from holdfast.inventory.sources import Source, read_source, source_kind, split_lines
 from holdfast.repo.dvcfiles import DVC_SUFFIX, LOCK_FILE, PIPELINE_FILE, UnreadableFileError, load_yaml
 from holdfast.repo.history import UnreadableDvcFileError
+from holdfast.repo.workspace import CONFIG_FILE
 
 _OUTS = ("outs", "metrics", "plots")
 PARAMS_FILE = "params.yaml"

@@ -15,9 +15,10 @@ from holdfast.inventory.canonical_guard import Archives, Guard, Modules
 from holdfast.inventory.canonical_imports import ImportFinder, ImportHit
 from holdfast.inventory.canonical_rules import Canon, Deprecation, canon_of, check_rules
 from holdfast.inventory.canonical_tree import RuleTree
-from holdfast.inventory.config import CONFIG_FILE, find_config, read_config
+from holdfast.inventory.config import read_config
 from holdfast.inventory.references import Finder, Reference
 from holdfast.inventory.sources import Source, read_cells, read_source, source_kind, split_lines, walk_sources
+from holdfast.repo.workspace import CONFIG_FILE, find_config
 
 _ALLOW = re.compile(r"(?:#|;|//|<!--)\s*holdfast:\s*allow\b")
 

@@ -17,29 +17,13 @@ from holdfast.inventory.amounts import read_duration, read_size
 
 _T = TypeVar("_T")
 
-CONFIG_FILE = "holdfast.yaml"
 CONFIG_MAX_BYTES = 2**20
 # the sections that Holdfast has; a room that reads a new one adds it here
 SECTIONS = ("canonical", "code", "gc", "remote", "repos", "runs", "scan", "vault", "workspace")
-_TOPS = (".git", ".dvc")
 
 
 class ConfigError(HoldfastError):
     """``holdfast.yaml`` says something that Holdfast does not know; the message names file, line and key."""
-
-
-def find_config(folder: Path) -> Path | None:
-    """The ``holdfast.yaml`` that counts for ``folder``: its own, else the nearest above in the repository.
-
-    Outside of a repository only the folder's own counts.
-    """
-    here = folder.resolve()
-    places = [here, *here.parents]
-    top = next((place for place in places if any((place / mark).exists() for mark in _TOPS)), here)
-    for place in places[: places.index(top) + 1]:
-        if (place / CONFIG_FILE).is_file():
-            return place / CONFIG_FILE
-    return None
 
 
 def read_config(path: Path) -> "Section":

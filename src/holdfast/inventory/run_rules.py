@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from holdfast.inventory.config import Section, find_config, read_config, texts_of
+from holdfast.inventory.config import Section, read_config, texts_of
+from holdfast.repo.workspace import find_config
 
 RunClass = Literal["production candidate", "baseline", "debug", "test", "over-fitted", "failed", "incomplete"]
 RUN_CLASSES: tuple[RunClass, ...] = (

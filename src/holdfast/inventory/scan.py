@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.cache import DigestCache, digests_of
-from holdfast.inventory.config import Section, find_config, read_config
+from holdfast.inventory.config import Section, read_config
 from holdfast.inventory.copies import CACHE_FOLDERS, CopyFolder, Twins, find_copy_folders, is_cache
 from holdfast.inventory.models import ScanReport
 from holdfast.inventory.ref_families import name_families
@@ -18,7 +18,7 @@ from holdfast.inventory.scan_judge import Registered, assemble
 from holdfast.inventory.sources import sources_among
 from holdfast.inventory.tracking import read_tracking
 from holdfast.inventory.tree import SKIPPED_FOLDERS, Excludes, File, walk_files
-from holdfast.repo.workspace import find_git_root
+from holdfast.repo.workspace import find_config, find_git_root
 
 # caches are looked into, so that what lies there is counted; DVC's folder holds its cache and may hold a remote
 OWNED_FOLDERS = (SKIPPED_FOLDERS - CACHE_FOLDERS) | {".dvc"}

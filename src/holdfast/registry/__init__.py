@@ -1,1 +1,3 @@
 """The model registry: versions of models, in git, one file a version."""
+
+FOLDER = "registry"

@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.inventory.run_record import WEIGHT_ROLES, Role
 from holdfast.inventory.run_verdicts import SortedRun, Sorting
+from holdfast.registry import FOLDER
 from holdfast.registry.consolidation import (
     APP,
     ARCHIVE_APP,
@@ -35,7 +36,7 @@ from holdfast.registry.consolidation_runs import (
 from holdfast.registry.entries import FOLDER_SUFFIX, Model, Version, check_model_id
 from holdfast.registry.importing import Candidate, read_candidates
 from holdfast.registry.registration import make_draft
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.repo.git_commands import run_git
 from holdfast.repo.workspace import Project
 

@@ -16,9 +16,9 @@ from holdfast.inventory.run_record import WEIGHT_ROLES, Run
 from holdfast.inventory.run_rules import Rules, find_rules
 from holdfast.inventory.run_scan import Scan, scan_runs
 from holdfast.inventory.run_verdicts import Sorting, sort_runs
+from holdfast.registry import FOLDER
 from holdfast.registry.consolidation import MODELS_FOLDER, PlannedFile
 from holdfast.registry.entries import Model
-from holdfast.registry.store import FOLDER
 from holdfast.repo.history import read_workspace
 from holdfast.repo.workspace import Project
 

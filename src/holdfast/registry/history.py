@@ -11,10 +11,11 @@ from typing import Any
 
 import pygit2
 
+from holdfast.registry import FOLDER
 from holdfast.registry.cache import fingerprint
 from holdfast.registry.document import EntryError
 from holdfast.registry.entries import CURRENT, MODEL_FILE, VERSION_NAME, Model, Version, parse_model, parse_version
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.repo.refs import open_repository
 from holdfast.repo.workspace import Project
 

@@ -10,9 +10,10 @@ from typing import Any
 from holdfast.errors import HoldfastError, StalePlanError, UsageError
 from holdfast.inventory.canonical import check
 from holdfast.inventory.canonical_rules import Canon, Deprecation
+from holdfast.registry import FOLDER
 from holdfast.registry.entries import Model, Version, check_model_id
 from holdfast.registry.signing import signature_file
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.registry.writing import plain_deprecations, quoted
 from holdfast.repo.git_commands import add_to_index, run_git
 

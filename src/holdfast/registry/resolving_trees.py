@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pygit2
 
 from holdfast.errors import UsageError
+from holdfast.registry import FOLDER
 from holdfast.registry.entries import MODEL_FILE, VERSION_NAME, Model, parse_model, parse_version
-from holdfast.registry.store import FOLDER
 from holdfast.repo.git_commands import run_git
 from holdfast.repo.refs import open_repository
 from holdfast.repo.workspace import Project

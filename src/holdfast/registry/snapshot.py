@@ -8,11 +8,12 @@ from pathlib import Path
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.digest import file_md5
+from holdfast.registry import FOLDER
 from holdfast.registry.cache import RACY_NS
 from holdfast.registry.document import EntryError
 from holdfast.registry.entries import MODEL_FILE, Deprecation, Model, Version, split_reference
 from holdfast.registry.selection import Direction, parse_criterion, select_version, split_by_key
-from holdfast.registry.store import FOLDER, Registry, UnknownModelError
+from holdfast.registry.store import Registry, UnknownModelError
 
 
 class NotInPlaceError(HoldfastError):

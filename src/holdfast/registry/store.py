@@ -12,6 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 from holdfast.atomic import create_exclusively, write_atomically
 from holdfast.errors import HoldfastError
+from holdfast.registry import FOLDER
 from holdfast.registry.cache import Fingerprint, RegistryCache, fingerprint
 from holdfast.registry.document import EntryError
 from holdfast.registry.entries import (
@@ -30,7 +31,6 @@ from holdfast.registry.entries import (
 from holdfast.registry.table import VersionTable, tabulate
 from holdfast.registry.writing import dump_model, dump_version, edit_fields
 
-FOLDER = "registry"
 # a reader that others write under looks again: each time takes a fraction of a millisecond
 READS = 50
 READ_WAIT_SECONDS = 0.002

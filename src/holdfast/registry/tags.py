@@ -13,10 +13,11 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.registry import FOLDER
 from holdfast.registry.artifacts import MODEL_TYPE, Artifact
 from holdfast.registry.entries import Model, Version
 from holdfast.registry.history import RegistryHistory
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.registry.tags_gto import GtoTags, TaggedModel, can_be_named, stage_tag, version_tag
 from holdfast.registry.tags_places import Branch
 from holdfast.repo.dvcfiles import PIPELINE_FILE

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pygit2
 
+from holdfast.registry import FOLDER
 from holdfast.registry.artifacts import Artifact, ArtifactsError, read_artifacts
 from holdfast.registry.entries import Model, Version
-from holdfast.registry.store import FOLDER
 from holdfast.repo.dvcfiles import (
     DVC_SUFFIX,
     LOCK_FILE,

@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 from holdfast.atomic import TEMPORARY_SUFFIX
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.cache import DigestCache, digests_of
+from holdfast.registry import FOLDER
 from holdfast.registry.consolidation import ARCHIVE_APP
 from holdfast.registry.document import EntryError
 from holdfast.registry.entries import MODEL_FILE, VERSION_NAME, Model, Version
 from holdfast.registry.objects import Stores
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.registry.verification_findings import Finding
 from holdfast.registry.verification_use import beside_faults, contract_faults, load_faults, reference_faults
 from holdfast.repo.cache import object_path, read_members

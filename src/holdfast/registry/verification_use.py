@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError
 from holdfast.formats.opening import open_checkpoint
 from holdfast.inventory.references import SCRIPT_KINDS, find_references
 from holdfast.inventory.sources import walk_sources
+from holdfast.registry import FOLDER
 from holdfast.registry.cards import card_path, readme_path
 from holdfast.registry.cards_data import files_of, locked_oid
 from holdfast.registry.cards_files import texts_in_step
@@ -26,7 +27,7 @@ from holdfast.registry.promotion_evidence import interface_of
 from holdfast.registry.promotion_source import CONVERTED, MODELS_FOLDER
 from holdfast.registry.registration import WEIGHTS_SUFFIXES
 from holdfast.registry.rollback import CHAMPION, config_to_restore
-from holdfast.registry.store import FOLDER, Registry
+from holdfast.registry.store import Registry
 from holdfast.registry.verification_findings import Finding
 from holdfast.repo.dvcfiles import UnreadableFileError, load_yaml
 from holdfast.repo.workspace import Project, find_git_root

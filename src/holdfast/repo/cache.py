@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from holdfast.errors import IntegrityError
 from holdfast.repo.dvcfiles import (
@@ -34,8 +35,7 @@ class UnreadableRunCacheError(IntegrityError):
     """An entry of DVC's run cache is not what DVC writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheObject:
+class CacheObject(NamedTuple):
     """A file of the cache.
 
     Args:
@@ -44,6 +44,7 @@ class CacheObject:
         path: from the cache's folder, with slashes.
         size: bytes.
         changed: seconds since the epoch, the later of mtime and ctime: a linked object keeps its old mtime.
+        stamp: names the state in which a remote listed it, see `holdfast.removal.place.Thing`; empty for one here.
     """
 
     hash_name: str
@@ -51,6 +52,7 @@ class CacheObject:
     path: str
     size: int
     changed: float
+    stamp: str = ""
 
     @property
     def is_listing(self) -> bool:
@@ -134,14 +136,16 @@ def _list_store(folder: Path, hash_name: str, place: str) -> Iterator[CacheObjec
         if not (_PREFIX.fullmatch(prefix.name) and prefix.is_dir()):
             continue
         below = f"{place}/{prefix.name}" if place else prefix.name
-        for entry in os.scandir(prefix.path):
-            name = entry.name
-            if not _REST.fullmatch(name):
-                continue
-            try:
-                status = entry.stat()
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                changed = max(status.st_mtime, status.st_ctime)
-                yield CacheObject(hash_name, prefix.name + name, f"{below}/{name}", status.st_size, changed)
+        # from within the folder: of very many objects it takes a third of the time of whole paths
+        descriptor = os.open(prefix.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in filter(_REST.fullmatch, os.listdir(descriptor)):
+                try:
+                    status = os.stat(name, dir_fd=descriptor)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    changed = max(status.st_mtime, status.st_ctime)
+                    yield CacheObject(hash_name, prefix.name + name, f"{below}/{name}", status.st_size, changed)
+        finally:
+            os.close(descriptor)

@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.repo.canonical import Entry, read_dvc_file, read_stage, split_lock
 
@@ -28,8 +28,7 @@ class UnreadableFileError(ValueError):
     """The bytes are not what a file of that name holds; the message says why, the caller says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Out:
+class Out(NamedTuple):
     """A file or folder that DVC tracks, or a registered one.
 
     Args:

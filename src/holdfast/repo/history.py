@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.errors import IntegrityError
 from holdfast.repo.answers import Answer, digest_of, place_of
@@ -36,8 +36,7 @@ class UnreadableDvcFileError(IntegrityError):
     """A DVC file in a commit or in the workspace cannot be read, so what it names is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """An object's name, and where it was seen.
 
     Args:
@@ -56,7 +55,7 @@ class Sighting:
 class HistoryReader:
     """Reads the DVC files of a repository; each distinct tree and file once, in the order in which it is asked.
 
-    Every method yields what was not met before: an out of a file is met once, in the best place.
+    What commits say is yielded where it is first met: an out of a file once, in the best place.
 
     Args:
         repository: what to read; a `GitFolder` is opened only where its objects are needed.
@@ -132,13 +131,13 @@ class HistoryReader:
                 continue  # git may have pruned half of it, and nothing rests on it
 
     def read_index(self) -> Iterator[Sighting]:
-        """What is staged for the next commit."""
+        """What is staged for the next commit, whatever commits said."""
         origin = Origin("workspace", "staged")
         found: list[Named] = []
         for path, blob, definition in self._cache.staged(self.folder):
             with _told(origin, self.folder):
                 found += self._file(path, blob, definition, partial(self._blob, path))
-        for entry in self._unmet(list(dict.fromkeys(found))):
+        for entry in dict.fromkeys(found):
             yield Sighting(entry.out, entry.file, origin, entry.version)
 
     def read_workspace(self) -> "Workspace":
@@ -194,19 +193,6 @@ class HistoryReader:
             self._met.add(records.number(entry))
         self._given = Answer()
         return records
-
-    def _unmet(self, entries: list[Named]) -> list[Named]:
-        """Those that were not met before; they are now."""
-        if self._given.named and not self._cache.is_loaded:
-            oids = {entry.out.oid for entry in entries}
-            met = {entry for entry in self._given.named if entry.out.oid in oids}
-            result = [entry for entry in entries if entry not in met]
-            self._given.named += result
-            return result
-        records = self._records()
-        result = [entry for entry in entries if records.number(entry) not in self._met]
-        self._met.update(map(records.number, result))
-        return result
 
     def _file(self, path: str, blob: str, definition: str, read: Callable[[str], bytes]) -> list[Named]:
         """The outs of a DVC file that need not be in any commit."""

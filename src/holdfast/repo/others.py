@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, IntegrityError
@@ -65,8 +65,8 @@ def read_other(other: OtherRepository, cache: Path | None = None) -> Iterator[Si
         reader = HistoryReader(other.folder, cache)
         for part in (reader.read_workspace().sightings, reader.read_refs(), reader.read_index()):
             for sighting in part:
-                origin = replace(sighting.origin, ref=f"{other.name}: {sighting.origin.ref or 'workspace'}")
-                yield replace(sighting, origin=origin)
+                origin = sighting.origin._replace(ref=f"{other.name}: {sighting.origin.ref or 'workspace'}")
+                yield sighting._replace(origin=origin)
         reader.close()
 
 

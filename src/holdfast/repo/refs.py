@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from holdfast.errors import HoldfastError
 from holdfast.repo.gitfolder import GitFolder, RefState, find_git_folder, git_folder_of
@@ -28,8 +28,7 @@ class UnknownRevisionError(HoldfastError):
     """Git knows no commit of that name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an object's name was seen.
 
     Args:

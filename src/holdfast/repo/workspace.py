@@ -6,6 +6,8 @@ from pathlib import Path
 from holdfast.errors import NotARepositoryError
 
 DVC_FOLDER = ".dvc"
+CONFIG_FILE = "holdfast.yaml"
+_TOPS = (".git", DVC_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,17 @@ def find_git_root(start: Path) -> Path | None:
     """The nearest folder at or above ``start`` that holds ``.git`` (a folder, or the file of a worktree), or None."""
     start = start.resolve()
     return next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), None)
+
+
+def find_config(folder: Path) -> Path | None:
+    """The ``holdfast.yaml`` that counts for ``folder``: its own, else the nearest above in the repository.
+
+    Outside of a repository only the folder's own counts.
+    """
+    here = folder.resolve()
+    places = [here, *here.parents]
+    top = next((place for place in places if any((place / mark).exists() for mark in _TOPS)), here)
+    for place in places[: places.index(top) + 1]:
+        if (place / CONFIG_FILE).is_file():
+            return place / CONFIG_FILE
+    return None
