@@ -4,11 +4,11 @@ A plan deletes nothing. Equal history, workspace, stores and time give an equal 
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from blake3 import blake3
@@ -167,7 +167,9 @@ def plan_of(
         request: what it was asked for.
         rest: doubts, notes, inputs and archive, as of `Plan`.
     """
-    ordered = sorted(objects, key=lambda entry: (-entry.size, entry.scope, entry.place, entry.path))
+    # two sorts by what needs no function take half the time of one with a function
+    ordered = sorted(objects, key=attrgetter("scope", "place", "path"))
+    ordered.sort(key=attrgetter("size"), reverse=True)
     return Plan(
         time=datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="seconds"),
         revision=revision,
@@ -213,19 +215,17 @@ def read_plan(data: bytes, name: str = "it") -> Plan:
 
 
 def _totals(objects: Iterable[PlannedObject]) -> tuple[Total, ...]:
-    counts: Counter[tuple[Scope, str, str, str]] = Counter()
-    sizes: Counter[tuple[Scope, str, str, str]] = Counter()
-    frees: Counter[tuple[Scope, str, str, str]] = Counter()
+    sums: dict[tuple[Scope, str, str, str], list[int]] = {}
     for entry in objects:
-        group = (entry.scope, entry.place, entry.tier, entry.reason)
-        counts[group] += 1
-        sizes[group] += entry.size
-        frees[group] += entry.frees
+        known = sums.setdefault((entry.scope, entry.place, entry.tier, entry.reason), [0, 0, 0])
+        known[0] += 1
+        known[1] += entry.size
+        known[2] += entry.frees
     order = sorted(
-        counts,
+        sums,
         key=lambda group: (group[0], group[1], group[2] != "keep", group[2], RANKS.get(group[3], len(RANKS)), group[3]),
     )
-    return tuple(Total(*group, counts[group], sizes[group], frees[group]) for group in order)
+    return tuple(Total(*group, *sums[group]) for group in order)
 
 
 def _object_json(entry: PlannedObject) -> dict[str, Any]:

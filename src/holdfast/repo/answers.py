@@ -6,7 +6,7 @@ outs, which are few beside the commits, folders and files that they were found i
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,14 +76,12 @@ def load(data: bytes) -> Answer:
     columns: Mapping[str, Any] = json.loads(data)
     paths, shapes = columns["paths"], columns["shapes"]
     origins = [Origin(*origin) for origin in columns["origins"]]
-    rows: Iterable[tuple[int, int, int, str, int | None]] = zip(
-        columns["file"], columns["path"], columns["shape"], columns["oid"].split(), columns["size"], strict=True
-    )
-    named = [
-        Named(Out(paths[path], hash_name, oid, size, nfiles, stage, listed), paths[file], version)
-        for file, path, shape, oid, size in rows
-        for hash_name, nfiles, stage, listed, version in (shapes[shape],)
-    ]
+    oids, sizes = columns["oid"].split(), columns["size"]
+    # column by column: tens of thousands of values take half the time that they take one by one
+    hash_names, nfiles, stages, listed, versions = ([shapes[at][part] for at in columns["shape"]] for part in range(5))
+    out_paths, files = ([paths[at] for at in columns[part]] for part in ("path", "file"))
+    outs = map(Out._make, zip(out_paths, hash_names, oids, sizes, nfiles, stages, listed, strict=True))
+    named = [*map(Named._make, zip(outs, files, versions, strict=True))]
     at = [origins[number] for number in columns["at"]]
     answer = Answer(named[: len(at)], at, columns["reached"].split())
     start = len(at)

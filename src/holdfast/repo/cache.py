@@ -139,7 +139,7 @@ def _list_store(folder: Path, hash_name: str, place: str) -> Iterator[CacheObjec
         # from within the folder: of very many objects it takes a third of the time of whole paths
         descriptor = os.open(prefix.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for name in filter(_REST.fullmatch, os.listdir(descriptor)):
+            for name in filter(_REST.fullmatch, os.listdir(descriptor)):  # noqa: PTH208 - no Path does it
                 try:
                     status = os.stat(name, dir_fd=descriptor)
                 except FileNotFoundError:
