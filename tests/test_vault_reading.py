@@ -75,6 +75,13 @@ def test_with_room_nothing_is_read_twice(made_up: tuple[Plan, list[bytes]], wind
     assert left == wanted  # and nothing is kept longer than it is needed
 
 
+def test_the_first_windows_are_short() -> None:
+    names = [number.to_bytes(32, "big") for number in range(1, 41)]
+    plan = Plan({name: Entry(name, "pack", 0, 5, 5, b"", 0, 0) for name in names})
+    with patch.object(reading, "FIRST_WINDOW_BYTES", 20), patch.object(reading, "WINDOW_BYTES", 100):
+        assert [len(step.names) for step in steps(plan, names)] == [2, 4, 8, 10, 10, 6]
+
+
 def test_a_history_is_fetched_once(tmp_path) -> None:  # type: ignore[no-untyped-def]
     store = open_store("memory://")
     versions = bf16_history(8)

@@ -14,7 +14,6 @@ from holdfast.gc.plan import Request
 from holdfast.gc.planned import SCOPES, Scope
 from holdfast.gc.world import Remote, World
 from holdfast.repo.dvc import default_remote, local_cache, remotes
-from holdfast.repo.settings import read_settings
 from holdfast.repo.workspace import Project, find_project
 
 if TYPE_CHECKING:
@@ -39,14 +38,13 @@ def world_here() -> Iterator[World]:
 @contextmanager
 def world_of(project: Project) -> Iterator[World]:
     """A project with its stores; closed in the end."""
-    settings = read_settings(project.root, os.environ)
     world = World(
         project,
-        settings.cache if settings else local_cache(project.root),
+        local_cache(project.root),
         lambda: digest_cache(project.root),
         lambda name: _open_remote(project, name),
         lambda name: _open_vault(project, name),
-        (settings.default_remote if settings else default_remote(project.root)) or "",
+        default_remote(project.root) or "",
         lambda: reference_memory(project.root),
     )
     try:

@@ -1,5 +1,6 @@
 """``holdfast push``, ``pull``, ``fetch`` and ``status``: DVC's words, with a vault at the other end."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
 from holdfast.cli.vaults import project_vault
 from holdfast.repo.cache import read_members
-from holdfast.repo.dvc import CheckedOut, Selection, UsedObject, checkout, local_cache
+from holdfast.repo.dvc import CheckedOut, Selection, UsedObject, checkout, load, local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX, MD5
 from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.transfer import Compared, Fetched, Pushed, Transferred, failures
@@ -120,6 +121,7 @@ def pull(
     """
     project = find_project(Path.cwd())
     selection = Selection(**selected)
+    threading.Thread(target=load, name="holdfast-dvc", daemon=True).start()
     report, url = _fetched(project, remote, jobs, run_cache, selection)
     if not allow_missing:
         _raise_failures(report)

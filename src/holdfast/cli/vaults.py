@@ -11,7 +11,6 @@ from holdfast.cli.caches import cache_folder
 from holdfast.cli.naming import open_objects
 from holdfast.cli.output import plural
 from holdfast.errors import UsageError
-from holdfast.inventory.config import read_config
 from holdfast.objectstore.location import is_url
 from holdfast.repo.dvc import default_remote, remotes
 from holdfast.repo.workspace import Project, find_config
@@ -63,6 +62,8 @@ def vault_url(project: Project, remote: str | None = None) -> str:
     if remote is None:
         config = find_config(project.root)
         if config is not None:
+            from holdfast.inventory.config import read_config  # imported here: YAML, which most projects need not load
+
             section = read_config(config).section("vault")
             url = section.text("url", "")
             section.close()

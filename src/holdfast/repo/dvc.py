@@ -3,17 +3,31 @@
 DVC's Python API is private, so what is used of it stands here, and the version range is pinned.
 """
 
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError, LockedError, PartlyDoneError, UsageError
+from holdfast.repo.settings import read_settings
 from holdfast.repo.workspace import DVC_FOLDER
 
 DEFAULT_LINK_TYPES = ("reflink", "copy")
+# what DVC imports only when it is at work
+_LOADED_LATE = (
+    *("dvc.repo", "dvc.lock", "dvc.scm", "scmrepo.git", "dvc.cachemgr", "dvc.data_cloud", "dvc.dirs", "dvc.repo.plots"),
+    *(
+        "dvc.repo.index",
+        "dvc.repo.stage",
+        "dvc.utils.strictyaml",
+        "dvc_data.index.checkout",
+        "dvc_data.hashfile.db.local",
+    ),
+)
 CONFIG_HINT = "See `dvc config --list --show-origin`"
 
 
@@ -205,6 +219,13 @@ def selected_outs(
         )
 
 
+def load() -> None:
+    """Load what a checkout needs of DVC, which takes 0.3 s; for a thread, while others wait for the network."""
+    for name in _LOADED_LATE:
+        with suppress(ImportError):  # what is missed here is told where it is needed
+            import_module(name)
+
+
 @dataclass(frozen=True)
 class CheckedOut:
     """What a checkout changed, by path from the current folder."""
@@ -316,6 +337,9 @@ def _as_ours(error: Exception) -> HoldfastError:
 
 
 def _config(root: Path) -> dict[str, Any]:
+    plain = read_settings(root, os.environ)  # noqa: TID251 - DVC asks the environment, and so does its adapter
+    if plain is not None:
+        return plain
     # imported here: 60 ms that commands which need no DVC must not pay; `dvc.config` is a third of `dvc.repo`, and
     # Repo makes its configuration with the same class and arguments
     from dvc.config import Config, ConfigError

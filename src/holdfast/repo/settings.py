@@ -1,17 +1,17 @@
-"""Where DVC's cache is and what its default remote is called, read without DVC where the configuration is plain.
+"""DVC's configuration, read without DVC where it is plain.
 
-DVC takes longer to start than a plan takes to make. Its configuration is four small files, most often without anything
+DVC takes longer to start than most commands take. Its configuration is four small files, most often without anything
 but remotes. What is read here is the form in which ``dvc config`` writes them, with the options that matter here;
 whatever else there is, DVC is to be asked.
 """
 
+import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from holdfast.repo.dvc import DEFAULT_LINK_TYPES, LocalCache
 from holdfast.repo.workspace import DVC_FOLDER
 
 _SECTION = re.compile(r"\[(?:(core|cache)|'remote \"([a-z0-9_.-]+)\"')\]")
@@ -20,34 +20,17 @@ _LINK_TYPES = frozenset({"reflink", "hardlink", "symlink", "copy"})
 _S3_OPTIONS = frozenset(
     {"url", "endpointurl", "profile", "region", "configpath", "credentialpath", "access_key_id", "secret_access_key"}
 )
+# paths that DVC takes from the file that names them
+_PLACES = frozenset({"url", "dir", "configpath", "credentialpath"})
+_S3_DEFAULTS = {"use_ssl": True, "verify": False, "allow_anonymous_login": False, "listobjects": False}
+_LOCAL_DEFAULTS = {"protected": False, "verify": False, "slow_link_warning": True}
 _FLAGS = frozenset({"autostage", "analytics", "check_update"})
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the configuration says.
+def read_settings(root: Path, environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """The sections ``core``, ``cache`` and ``remote`` as DVC's `Config` has them; None where DVC must be asked.
 
-    Args:
-        cache: see there.
-        default_remote: its name; None where none is set.
-        remotes: the names of all remotes.
-    """
-
-    cache: LocalCache
-    default_remote: str | None
-    remotes: tuple[str, ...]
-
-
-@dataclass
-class _Found:
-    folder: Path | None = None
-    link_types: tuple[str, ...] | None = None
-    remote: str | None = None
-    remotes: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def read_settings(root: Path, environment: Mapping[str, str]) -> Settings | None:
-    """The configuration of the DVC project at ``root``; None where DVC must be asked.
+    Of ``core`` and ``cache`` there is what was set, of a remote also what DVC sets where nobody did.
 
     Args:
         root: the folder with ``.dvc/``, absolute.
@@ -56,7 +39,7 @@ def read_settings(root: Path, environment: Mapping[str, str]) -> Settings | None
     files = _files(root, environment)
     if files is None:
         return None
-    found = _Found()
+    found: dict[str, dict[str, Any]] = {"core": {}, "cache": {}, "remote": {}}
     for path in files:
         try:
             text = path.read_text(encoding="utf-8")
@@ -66,14 +49,11 @@ def read_settings(root: Path, environment: Mapping[str, str]) -> Settings | None
             return None
         if not _read(text, path.parent, found):
             return None
-    if not all(map(_is_plain, found.remotes.values())):
+    remotes = found["remote"]
+    if not all(map(_is_plain, remotes.values())):
         return None
-    folder = (found.folder or root / DVC_FOLDER / "cache").resolve()
-    return Settings(
-        LocalCache(folder, not folder.is_relative_to(root.resolve()), found.link_types or DEFAULT_LINK_TYPES),
-        found.remote,
-        tuple(sorted(found.remotes)),
-    )
+    found["remote"] = {name: {**_defaults(remote["url"]), **remote} for name, remote in remotes.items()}
+    return found
 
 
 def _files(root: Path, environment: Mapping[str, str]) -> list[Path] | None:
@@ -94,7 +74,7 @@ def _files(root: Path, environment: Mapping[str, str]) -> list[Path] | None:
     return [*places, root / DVC_FOLDER / "config", root / DVC_FOLDER / "config.local"]
 
 
-def _read(text: str, folder: Path, found: _Found) -> bool:
+def _read(text: str, folder: Path, found: dict[str, dict[str, Any]]) -> bool:
     """Take in one file; whether it is plain."""
     section, named = "", ""
     met: set[tuple[str, str]] = set()
@@ -105,12 +85,13 @@ def _read(text: str, folder: Path, found: _Found) -> bool:
             section, named = header[1] or "remote", header[2] or ""
             key = (section, f"[{named}]")
             if named:
-                found.remotes.setdefault(named, {})
+                found["remote"].setdefault(named, {})
         elif (option := _OPTION.fullmatch(line)) and section:
             key = (f"{section} {named}", option[1])
+            value = _absolute(option[2], folder) if option[1] in _PLACES else option[2]
             if named:
-                found.remotes[named][option[1]] = option[2]
-            elif not _take(section, option[1], option[2], folder, found):
+                found["remote"][named][option[1]] = value
+            elif not _take(section, option[1], value, found[section]):
                 return False
         else:
             return False
@@ -120,18 +101,22 @@ def _read(text: str, folder: Path, found: _Found) -> bool:
     return True
 
 
-def _take(section: str, option: str, value: str, folder: Path, found: _Found) -> bool:
+def _absolute(value: str, folder: Path) -> str:
+    return value if re.match(r"\w+://", value) else os.path.abspath(folder / value)  # noqa: PTH100 - links stay
+
+
+def _take(section: str, option: str, value: str, found: dict[str, Any]) -> bool:
     if section == "core" and option == "remote" and re.fullmatch(r"[a-z0-9_.-]+", value):
-        found.remote = value
+        found["remote"] = value
         return True
     if section == "core":
         return option in _FLAGS and value in ("true", "false")
     if option == "dir" and not re.search(r"[,~:]", value):
-        found.folder = folder / value
+        found["dir"] = value
         return True
     types = value.split(",")
     if option == "type" and _LINK_TYPES.issuperset(types):
-        found.link_types = tuple(types)
+        found["type"] = types
         return True
     return False
 
@@ -142,3 +127,7 @@ def _is_plain(remote: Mapping[str, str]) -> bool:
     if any("," in value for value in remote.values()):
         return False
     return _S3_OPTIONS.issuperset(remote) if url.startswith("s3://") else set(remote) == {"url"} and "://" not in url
+
+
+def _defaults(url: str) -> dict[str, bool]:
+    return _S3_DEFAULTS if url.startswith("s3://") else _LOCAL_DEFAULTS

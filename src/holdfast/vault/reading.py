@@ -22,8 +22,9 @@ Place: TypeAlias = tuple[str, int]
 Stored: TypeAlias = Mapping[Place, "bytes | memoryview"]
 Lookup: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[Entry]]]
 
-# stored and plain bytes of a window: while one is used, up to four are fetched, and one of them is decoded
-WINDOW_BYTES = 32 << 20
+# stored and plain bytes of a window: while one is used, up to four are fetched, and one of them is decoded. The first
+# is short and each of those after it twice as long, so that there is something to decode while the link is busy
+FIRST_WINDOW_BYTES, WINDOW_BYTES = 4 << 20, 32 << 20
 AHEAD_JOBS = 2
 # plain bytes that are kept for what is made against them
 SHELF_BYTES = 256 << 20
@@ -95,7 +96,7 @@ class Step:
 
 
 def steps(plan: Plan, order: Iterable[bytes]) -> Iterator[Step]:
-    """The ids in windows of some `WINDOW_BYTES` each, stored with their bases and plain together, one after the other.
+    """The ids in windows of up to some `WINDOW_BYTES`, stored with their bases and plain together, one after the other.
 
     Args:
         plan: has all of them.
@@ -113,7 +114,7 @@ def steps(plan: Plan, order: Iterable[bytes]) -> Iterator[Step]:
     shelf: OrderedDict[bytes, int] = OrderedDict()
     names: dict[bytes, None] = {}
     fresh: dict[bytes, Entry] = {}
-    nbytes = 0
+    nbytes, most = 0, min(FIRST_WINDOW_BYTES, WINDOW_BYTES)
 
     def needed(name: bytes) -> list[Entry]:
         found = []
@@ -143,8 +144,9 @@ def steps(plan: Plan, order: Iterable[bytes]) -> Iterator[Step]:
             continue
         more = needed(name)
         size = sum(entry.stored + entry.plain for entry in more)
-        if names and nbytes + size > WINDOW_BYTES:
+        if names and nbytes + size > most:
             yield step()
+            most = min(2 * most, WINDOW_BYTES)
             names, fresh, nbytes = {}, {}, 0
             more = needed(name)
             size = sum(entry.stored + entry.plain for entry in more)
