@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from worlds import World, make_home, make_repository
+from worlds import World, environment, make_home, make_repository
 
 MODEL = "digits/classifier"
 STABLE = "models/digits/classifier.safetensors"
@@ -111,3 +114,35 @@ def registry_files(world: World) -> dict[str, bytes]:
     """Every file of the registry, by its path in it."""
     folder = world.root / "registry"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# the head of a program that ends as if by `kill -9` at the n-th step that changes something, before it or after it
+DYING = textwrap.dedent("""
+    import os, signal, sys
+
+    calls = 0
+    def dying(real):
+        def step(*arguments, **named):
+            global calls
+            calls += 1
+            if calls == int(sys.argv[1]) and sys.argv[2] == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **named)
+            if calls == int(sys.argv[1]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        return step
+""")
+
+
+def is_killed(world: World, program: str, step: int, moment: str, *arguments: str) -> bool:
+    """Run a program that begins with `DYING` in the project; False where it ended before so many steps."""
+    child = subprocess.run(
+        [sys.executable, "-c", program, str(step), moment, *arguments],
+        cwd=world.root,
+        env=environment(world.home),
+        capture_output=True,
+        check=False,
+    )
+    assert child.returncode in (0, -signal.SIGKILL), child.stderr
+    return child.returncode != 0

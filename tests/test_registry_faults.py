@@ -1,14 +1,12 @@
 """The registry's writers at once, and killed at every step."""
 
-import signal
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from registry_world import MODEL, copy_of, labels, make_project, shown, weights
+from registry_world import DYING, MODEL, copy_of, is_killed, labels, make_project, shown, weights
 from worlds import TOOLS, World, environment
 
 
@@ -48,24 +46,10 @@ def test_fifty_processes_register_fifty_versions(world: World) -> None:
     assert shown(world, "verify", "--offline", "--quick")["ok"]
 
 
-CUT_OFF = textwrap.dedent("""
-    import os, signal, sys
+CUT_OFF = DYING + textwrap.dedent("""
     import holdfast.registry.objects as objects, holdfast.registry.store as store
     import holdfast.cli.registry_register as register
     import holdfast.registry.removal as removal
-
-    calls = 0
-    def dying(real):
-        def step(*arguments, **named):
-            global calls
-            calls += 1
-            if calls == int(sys.argv[1]) and sys.argv[2] == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if calls == int(sys.argv[1]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        return step
     objects._copy = dying(objects._copy)
     store.create_exclusively = dying(store.create_exclusively)
     store.write_atomically = dying(store.write_atomically)
@@ -89,13 +73,8 @@ def test_killed_at_any_step_the_next_run_ends_it(two: World, tmp_path: Path, ver
         if verb == "rm":
             world.holdfast(*arguments[:-2])
             arguments = ["registry", "rm", f"{MODEL}@v3", "--apply"]
-        child = subprocess.run(
-            [sys.executable, "-c", CUT_OFF, str(steps), moment, *arguments],
-            cwd=world.root, env=environment(world.home), capture_output=True, check=False,
-        )  # fmt: skip
-        if child.returncode == 0:
+        if not is_killed(world, CUT_OFF, steps, moment, *arguments):
             break
-        assert child.returncode == -signal.SIGKILL, child.stderr
         names = [version["version"] for version in shown(world, "show", MODEL)["models"][0]["versions"]]
         assert names in (["v1", "v2"], ["v1", "v2", "v3"])
         if verb == "register":

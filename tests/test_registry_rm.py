@@ -1,16 +1,13 @@
 """``registry rm`` takes a version's signature along, and says what no commit could bring back."""
 
 import json
-import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from registry_world import MODEL, copy_of, error_of, shown, weights
-from worlds import World, environment, make_repository
+from registry_world import DYING, MODEL, copy_of, error_of, is_killed, shown, weights
+from worlds import World, make_repository
 
 FOLDER = f"registry/{MODEL}"
 # what it says does not matter to `rm`: test_registry_signing is about that
@@ -123,24 +120,10 @@ def test_a_project_below_gits_root(tmp_path: Path) -> None:
     assert indexed(World(world.folder, world.home)) == [f"{FOLDER}/model.yaml", f"{FOLDER}/v1.yaml"]
 
 
-CUT_OFF = textwrap.dedent("""
-    import os, signal, sys
+CUT_OFF = DYING + textwrap.dedent("""
     from pathlib import Path
     import holdfast.registry.removal as removal
     import holdfast.registry.store as store
-
-    calls = 0
-    def dying(real):
-        def step(*arguments, **named):
-            global calls
-            calls += 1
-            if calls == int(sys.argv[1]) and sys.argv[2] == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if calls == int(sys.argv[1]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        return step
     from holdfast.cli.main import main
     real_unlink = Path.unlink
     def unlink(path, *arguments, **named):
@@ -160,13 +143,8 @@ def test_killed_anywhere_no_signature_is_left_alone(two: World, tmp_path: Path, 
     while True:
         steps += 1
         world = copy_of(two, tmp_path / str(steps))
-        child = subprocess.run(
-            [sys.executable, "-c", CUT_OFF, str(steps), moment, *arguments],
-            cwd=world.root, env=environment(world.home), capture_output=True, check=False,
-        )  # fmt: skip
-        if child.returncode == 0:
+        if not is_killed(world, CUT_OFF, steps, moment, *arguments):
             break
-        assert child.returncode == -signal.SIGKILL, child.stderr
         assert "v2.yaml" in files(world) or "v2.sig" not in files(world)
         if "v2.yaml" in files(world):
             world.holdfast(*arguments)

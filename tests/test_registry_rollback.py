@@ -1,9 +1,7 @@
 """Back to the version before: labels, stable file, configuration and ``dvc.lock`` together, from wherever the bytes are."""
 
 import shutil
-import signal
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,7 +9,20 @@ import pytest
 import yaml
 
 from holdfast.formats.digest import file_md5
-from registry_world import CLEAN, MODEL, STABLE, copy_of, error_of, labels, make_project, registry_files, shown, weights
+from registry_world import (
+    CLEAN,
+    DYING,
+    MODEL,
+    STABLE,
+    copy_of,
+    error_of,
+    is_killed,
+    labels,
+    make_project,
+    registry_files,
+    shown,
+    weights,
+)
 from worlds import TOOLS, World, environment
 
 CONFIG = "models/digits/classifier.yaml"
@@ -172,28 +183,13 @@ def test_a_file_that_dvc_does_not_track(tmp_path: Path, three: World) -> None:
     assert file_md5(world.root / "models/album/scorer.safetensors") == shown(world, "show", "album/scorer@v1")["oid"]
 
 
-CUT_OFF = textwrap.dedent("""
-    import os, signal, sys
+CUT_OFF = DYING + textwrap.dedent("""
     from pathlib import Path
 
     import holdfast.registry.rollback as rollback
     import holdfast.registry.store as store
     from dvc.output import Output
     from dvc.stage import PipelineStage
-
-    # stop dead at the n-th step that changes something, before it or after it
-    calls = 0
-    def dying(real):
-        def step(*arguments, **named):
-            global calls
-            calls += 1
-            if calls == int(sys.argv[1]) and sys.argv[2] == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if calls == int(sys.argv[1]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        return step
     rollback.write_atomically = dying(rollback.write_atomically)
     store.write_atomically = dying(store.write_atomically)
     Output.checkout = dying(Output.checkout)
@@ -209,13 +205,8 @@ def test_a_rollback_killed_anywhere_is_ended_by_the_next(three: World, tmp_path:
     while True:
         steps += 1
         world = copy_of(three, tmp_path / str(steps))
-        child = subprocess.run(
-            [sys.executable, "-c", CUT_OFF, str(steps), moment],
-            cwd=world.root, env=environment(world.home), capture_output=True, check=False,
-        )  # fmt: skip
-        if child.returncode == 0:
+        if not is_killed(world, CUT_OFF, steps, moment):
             break
-        assert child.returncode == -signal.SIGKILL, child.stderr
         assert labels(world)["current"] in ("v2", "v3")
         if labels(world)["production"] == "v3":  # else all is done
             world.holdfast("registry", "rollback", MODEL)
