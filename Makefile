@@ -50,6 +50,8 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/vault_report.py
 	python benchmarks/registry_speed.py
 	python benchmarks/gate_coverage.py
+	python benchmarks/sources_verify.py
+	python benchmarks/stream_speed.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from servers import ACCESS_KEY
 
 PIECE = 64 * 1024
 HEAD_LIMIT = 1024 * 1024
@@ -315,29 +319,63 @@ async def _answer_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
+LISTED = frozenset(  # what may be asked of a listing
+    {"list-type", "prefix", "delimiter", "continuation-token", "start-after", "marker", "max-keys", "encoding-type",
+     "fetch-owner", "x-id"}
+)  # fmt: skip
+ACCESS_KEY_LENGTH = 32
+PART_BYTES, PARTS = 5 * 1024 * 1024, 10_000  # the shortest part but for the last, and how many there may be
+SKEW = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class R2Refusal(Refusal):
+    """An answer of R2, by its clock.
+
+    Args:
+        now: what time it has.
+    """
+
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+    def encoded(self, head_only: bool) -> bytes:
+        first, rest = super().encoded(head_only).split(b"\r\n", 1)
+        return first + b"\r\nDate: " + format_datetime(self.now, usegmt=True).encode() + b"\r\n" + rest
+
+
 @dataclass
 class R2Rules:
-    """Refuses what Cloudflare R2 refuses and SeaweedFS takes.
+    """Refuses what Cloudflare R2 refuses and SeaweedFS takes, in R2's words.
 
-    Checksum headers and trailers, ACLs, server-side encryption, tags, versions and the listing of parts; parts that are
-    not all as long but the last; a second write of one key within a second; more than 1,000 keys a deletion; regions.
+    Keys that it does not know (401), or of another length than R2's, requests that are not signed, or by another clock;
+    what a key may not; checksum headers and trailers, ACLs, server-side encryption, tags, versions, the listing of parts
+    and conditions on the copy of one; parts that are not all as long but the last; a second write of one key within a
+    second; more than 1,000 keys a deletion; regions. A wrong secret is what SeaweedFS says no to, in the same words.
 
     Args:
         bulk_delete: take DeleteObjects with a checksum, which R2 at times has refused.
         second: how long a key rests after a write.
+        key_id: the access key that it knows.
+        read_only: the key may list and read alone.
+        ahead: how far its clock is ahead of this machine's.
     """
 
     bulk_delete: bool = False
     second: float = 1.0
+    key_id: str = ACCESS_KEY
+    read_only: bool = False
+    ahead: timedelta = timedelta(0)
     refused: list[str] = field(default_factory=list)
     _written: dict[str, float] = field(default_factory=dict)
     _parts: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def __call__(self, request: Request, body: bytes) -> Refusal | None:
-        refusal = self._refusal(request, body)
-        if refusal is not None:
-            self.refused.append(f"{refusal.code}: {refusal.message}")
-        return refusal
+        said = self._stranger(request) or self._denied(request) or self._refused(request, body)
+        if said is None:
+            return None
+        status, code, message = said
+        self.refused.append(f"{code}: {message}")
+        return R2Refusal(status, code, message, now=self._now())
 
     def noted(self, request: Request, status: int) -> None:
         query = request.query
@@ -350,31 +388,75 @@ class R2Rules:
         else:
             self._written[request.path] = time.monotonic()
 
-    def _refusal(self, request: Request, body: bytes) -> Refusal | None:
-        headers, query = request.headers, request.query
+    def _now(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
+
+    def _stranger(self, request: Request) -> tuple[int, str, str] | None:
+        """What is wrong with who asks, before it is looked at what is asked."""
+        signed = request.headers.get("authorization")
+        if signed is None:
+            return 400, "InvalidArgument", "Authorization"
+        written = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        if abs(self._now() - written) > SKEW:
+            return 403, "RequestTimeTooSkewed", "the difference between the request time and the server's is too large"
+        scope = re.search(r"Credential=([^,]+)/\d+/([^/,]+)/s3/aws4_request", signed)
+        if scope is None:
+            return 400, "InvalidRequest", "Please use AWS4-HMAC-SHA256"
+        key_id, region = scope[1], scope[2]
+        if len(key_id) != ACCESS_KEY_LENGTH:
+            says = f"Credential access key has length {len(key_id)}, should be {ACCESS_KEY_LENGTH}"
+            return 400, "InvalidArgument", says
+        if key_id != self.key_id:
+            return 401, "Unauthorized", "Unauthorized"
+        if region not in ("auto", "us-east-1"):
+            return 400, "InvalidRegionName", "the region must be auto"
+        return None
+
+    def _denied(self, request: Request) -> tuple[int, str, str] | None:
+        """What a key for the objects of one bucket may not."""
+        lists_buckets = request.path == "/"
+        writes = request.method not in ("GET", "HEAD")
+        return (403, "AccessDenied", "Access Denied") if lists_buckets or (self.read_only and writes) else None
+
+    def _refused(self, request: Request, body: bytes) -> tuple[int, str, str] | None:
+        query, method = request.query, request.method
+        if wants := self._unknown(request):
+            return 501, "NotImplemented", f"{wants} not implemented"
+        if "delete" in query and body.count(b"<Key>") > 1000:
+            return 400, "MalformedXML", "more than 1000 keys"
+        if int(query.get("partNumber") or 1) > PARTS:
+            return 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."
+        ends_upload = method == "POST" and "uploadId" in query
+        if ends_upload:
+            sizes = [size for _, size in sorted(self._parts.get(query["uploadId"], {}).items())]
+            if any(size < PART_BYTES for size in sizes[:-1]):
+                return 400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed object size."
+            if len(set(sizes[:-1])) > 1 or (len(sizes) > 1 and sizes[-1] > sizes[0]):
+                return 400, "InvalidPart", "All non-trailing parts must have the same length."
+        writes = ends_upload or (method == "PUT" and "partNumber" not in query)
+        if writes and time.monotonic() - self._written.get(request.path, -9e9) < self.second:
+            return 429, "TooManyRequests", "Reduce your concurrent request rate for the same object."
+        return None
+
+    def _unknown(self, request: Request) -> str:
+        """What of the request is none of R2's, or nothing."""
+        headers, query, method = request.headers, request.query, request.method
         bulk = "delete" in query and self.bulk_delete
         for name in headers:
-            if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer")) and not bulk:
-                return Refusal(501, "NotImplemented", f"header {name} is not implemented")
-            if name.startswith(("x-amz-acl", "x-amz-grant", "x-amz-server-side-encryption", "x-amz-tagging")):
-                return Refusal(501, "NotImplemented", f"header {name} is not implemented")
+            checksum = name.startswith(("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer")) and not bulk
+            refused = ("x-amz-acl", "x-amz-grant", "x-amz-server-side-encryption", "x-amz-tagging")
+            if checksum or name.startswith(refused):
+                return f"Header '{name}' with value '{headers[name]}'"
+            if "partNumber" in query and name.startswith("x-amz-copy-source-if-"):
+                return f"Header '{name}' with value '{headers[name]}'"
         if "TRAILER" in headers.get("x-amz-content-sha256", "") or "aws-chunked" in headers.get("content-encoding", ""):
-            return Refusal(501, "NotImplemented", "trailers are not implemented")
-        for name in ("acl", "tagging", "versioning", "versions", "policy"):
+            return "STREAMING-TRAILER"
+        of_object = request.path.strip("/").count("/") > 0
+        for name in ("acl", "policy", "versions", *(("tagging",) if of_object or method == "PUT" else ())):
             if name in query:
-                return Refusal(501, "NotImplemented", f"{name} is not implemented")
-        if request.method == "GET" and "uploadId" in query:
-            return Refusal(501, "NotImplemented", "ListParts is not implemented")
-        scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/s3/", headers.get("authorization", ""))
-        if scope and scope[1] not in ("auto", "us-east-1"):
-            return Refusal(400, "InvalidRegionName", "the region must be auto")
-        if "delete" in query and body.count(b"<Key>") > 1000:
-            return Refusal(400, "MalformedXML", "more than 1000 keys")
-        if request.method == "POST" and "uploadId" in query:
-            sizes = [size for _, size in sorted(self._parts.get(query["uploadId"], {}).items())]
-            if len(set(sizes[:-1])) > 1 or (len(sizes) > 1 and sizes[-1] > sizes[0]):
-                return Refusal(400, "InvalidPart", "all non-trailing parts must have the same length")
-        writes = request.method == "PUT" and "partNumber" not in query
-        if writes and time.monotonic() - self._written.get(request.path, -9e9) < self.second:
-            return Refusal(429, "TooManyRequests", "reduce your concurrent request rate for the same object")
-        return None
+                return name
+        if method == "GET" and "uploadId" in query:
+            return "ListParts"
+        if method == "GET" and not of_object and "list-type" in query and (strange := query.keys() - LISTED):
+            return f"ListObjectsV2 search parameter {min(strange)}"
+        return ""

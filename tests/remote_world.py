@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,20 +81,38 @@ class Remote:
         return [info.key for info in self.store.list_objects()] + [upload["Key"] for upload in page.get("Uploads", [])]
 
 
+def forget_variables(variables: pytest.MonkeyPatch) -> None:
+    """Nothing of the environment leads to a server, or changes how it is asked."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "CLOUDFLARE_"))]:
+        variables.delenv(name)
+
+
+def write_keys(folder: Path) -> Path:
+    """A file of the server's keys, as `remote setup` takes it."""
+    keys = folder / "keys"
+    keys.write_text(f"AWS_ACCESS_KEY_ID={ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY={SECRET_KEY}\n")
+    return keys
+
+
 @contextmanager
 def strict_remote(folder: Path, server: S3Server, variables: pytest.MonkeyPatch) -> Iterator[Remote]:
     """A remote that is set up; nothing of the environment leads to the server."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "CLOUDFLARE_"))]:
-        variables.delenv(name)
-    world = make_repository(folder)
-    keys = folder / "keys"
-    keys.write_text(f"AWS_ACCESS_KEY_ID={ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY={SECRET_KEY}\n")
+    forget_variables(variables)
+    world, keys = make_repository(folder), write_keys(folder)
     with proxy(server.port) as link:
         rules = R2Rules()
         link.rules, link.noted = rules, rules.noted
         remote = Remote(world, link, rules, server.make_folder().rpartition("/")[2], server, keys)
         world.holdfast(*remote.setup, "--offline", "--yes")
         yield remote
+
+
+def lose(world: World, *paths: str) -> None:
+    """Delete these of the workspace, and all of DVC's cache."""
+    for path in paths:
+        place = world.root / path
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    shutil.rmtree(world.cache / "files")
 
 
 def found(payload: dict[str, Any], check: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from holdfast.objectstore.options import StoreOptions
 
-ACCESS_KEY, SECRET_KEY = "ADAKEY", "ada-secret-that-nobody-may-see"
+ACCESS_KEY, SECRET_KEY = "ada" + "0123456789abcdef0123456789abc", "ada-secret-that-nobody-may-see"  # 32, as R2 has them
 BUCKET = "tests"  # there from the beginning; a bucket of its own costs a test half a second, a folder nothing
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",

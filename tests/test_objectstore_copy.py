@@ -113,11 +113,29 @@ def test_in_parts_as_r2_wants_it(bucket: BucketStore, link: Proxy) -> None:
     rules = R2Rules()
     link.rules, link.noted = rules, rules.noted
     bucket.put("large", PARTS)
+    etag = bucket.head("large").etag
     bucket.copy(bucket.head("large"), "waiting/large")
     assert bucket.get("waiting/large") == PARTS
-    assert rules.refused == []
+    # R2 knows no condition on the copy of a part; the first ones at most are sent with it
+    assert set(rules.refused) == {
+        f"NotImplemented: Header 'x-amz-copy-source-if-match' with value '{etag}' not implemented"
+    }
+    assert 1 <= len(rules.refused) <= 3
     sizes = [size for parts in rules._parts.values() for _, size in sorted(parts.items())]
     assert sizes == [PART, PART, 4321]
+
+
+def test_a_source_that_changes_where_parts_have_no_condition(bucket: BucketStore, link: Proxy) -> None:
+    """R2 says nothing: the source is looked at again before the copy comes to be."""
+    rules = R2Rules(second=0.0)
+    link.rules, link.noted = rules, rules.noted
+    bucket.put("large", PARTS)
+    info = bucket.head("large")
+    bucket.put("large", PARTS[::-1])
+    with pytest.raises(ChangedError, match="large was replaced while it was being copied"):
+        bucket.copy(info, "waiting/large")
+    assert link.count("POST", "uploadId") == 0
+    assert [found.key for found in bucket.list_objects()] == ["large"]
 
 
 def test_a_source_that_changes_between_parts(bucket: BucketStore) -> None:

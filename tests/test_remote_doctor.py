@@ -1,7 +1,10 @@
 """`holdfast remote doctor` of what `remote setup` wrote, and of what was changed there afterwards."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,14 +104,40 @@ def test_what_cannot_be_examined(tmp_path: Path) -> None:
     assert "is no number of bytes" in world.holdfast("remote", "doctor", "web", "--sizes", "much", code=2).stderr
 
 
+# what lies between, and how healthy the remote is then
+LINKS = {"none": 0, "strict": 0, "strict, and a fifth of the requests fails": 3, "strict and slow": 3}
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("every", [0, 5])
-def test_sixty_rounds_through_the_strict_server(remote: Remote, every: int) -> None:
-    if every:
-        remote.link.inject(Fault("status", 500, times=10**9, every=every))
-    payload = remote.doctor("--rounds", "60", code=3 if every else 0)
+@pytest.mark.parametrize("link", LINKS)
+def test_sixty_rounds(remote: Remote, link: str) -> None:
+    if link == "none":
+        remote.world.dvc("remote", "modify", "r2", "endpointurl", remote.server.endpoint)
+    if "fails" in link:
+        remote.link.inject(Fault("status", 500, times=10**9, every=5))
+    if "slow" in link:
+        remote.link.megabytes_per_second = 1.5
+    payload = remote.doctor(code=LINKS[link])
     assert {item["count"] for item in payload["latencies"]} == {60}
-    assert {cell["size"] for cell in payload["speeds"]} == {1000, 1_000_000, 64_000_000}
-    assert bool(every) == any(finding["check"] == "faults" for finding in payload["findings"])
+    assert found(payload, "rounds")["says"] == "60 rounds, each byte compared"
+    sizes = {1000, 1_000_000} if "slow" in link else {1000, 1_000_000, 64_000_000}
+    assert {cell["size"] for cell in payload["speeds"]} == sizes
+    warned = {finding["check"] for finding in payload["findings"] if finding["verdict"] == "warning"}
+    assert warned == ({"faults"} if "fails" in link else {"speed"} if "slow" in link else set())
+    assert faults(payload) == set()
+    assert "501 NotImplemented" in found(payload, "checksums")["says"] or link == "none"
     remote.link.inject()
+    remote.link.megabytes_per_second = None
     assert remote.left() == []
+
+
+@pytest.mark.soak
+def test_sixty_rounds_interrupted_anywhere(remote: Remote) -> None:
+    for seconds in (2.0, 3.0, 4.5, 6.0, 8.0):
+        with remote.start_doctor() as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+        assert process.returncode in (0, 130)
+        assert remote.left() == []

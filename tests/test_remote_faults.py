@@ -14,16 +14,6 @@ from remote_world import QUICK, Remote, faults, found, strict_remote
 from servers import S3Server
 
 
-@dataclass(frozen=True)
-class SkewedRefusal(Refusal):
-    """A refusal by a server whose clock is hours ahead."""
-
-    def encoded(self, head_only: bool) -> bytes:
-        date = format_datetime(datetime.now(timezone.utc) + timedelta(hours=3), usegmt=True)
-        first, rest = super().encoded(head_only).split(b"\r\n", 1)
-        return first + b"\r\nDate: " + date.encode() + b"\r\n" + rest
-
-
 @pytest.fixture
 def remote(tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     with strict_remote(tmp_path, s3_server, monkeypatch) as found:
@@ -41,7 +31,11 @@ def test_a_wrong_secret(remote: Remote) -> None:
 
 
 def test_a_key_that_nobody_knows_and_none_at_all(remote: Remote) -> None:
-    remote.world.dvc("remote", "modify", "--local", "r2", "access_key_id", "EVE")
+    remote.world.dvc("remote", "modify", "--local", "r2", "access_key_id", "AKIAEVE")
+    payload = remote.doctor(*QUICK, code=1)
+    assert faults(payload) == {"credentials"}
+    assert "Credential access key has length 7, should be 32" in found(payload, "credentials")["says"]
+    remote.world.dvc("remote", "modify", "--local", "r2", "access_key_id", "e" * 32)
     payload = remote.doctor(*QUICK, code=1)
     assert faults(payload) == {"credentials"}
     assert "does not know this access key id" in found(payload, "credentials")["says"]
@@ -76,16 +70,27 @@ def test_each_refusal_is_named(remote: Remote, status: int, code: str, check: st
     assert remote.link.count("PUT") == 0
 
 
-def test_a_clock_that_is_hours_off(remote: Remote) -> None:
-    remote.link.rules = lambda _request, _body: SkewedRefusal(
-        403, "RequestTimeTooSkewed", "the difference is too large"
-    )
+@pytest.mark.parametrize(("hours", "says"), [(3, "3.0 h behind the server's"), (-1, "60 min ahead of the server's")])
+def test_a_clock_that_is_hours_off(remote: Remote, hours: int, says: str) -> None:
+    """To the server every signature has expired, or is of a time to come."""
+    remote.rules.ahead = timedelta(hours=hours)
     payload = remote.doctor(*QUICK, code=1)
     assert faults(payload) == {"clock"}
     clock = found(payload, "clock")
-    assert "3.0 h behind the server's" in clock["says"]
+    assert says in clock["says"]
     assert "timedatectl" in clock["mend"]
     assert sum(finding["check"] == "clock" for finding in payload["findings"]) == 1
+    assert set(remote.rules.refused) >= {"InvalidArgument: Authorization"}
+    assert remote.link.count("PUT") == 0
+
+
+def test_a_clock_that_is_minutes_off(remote: Remote) -> None:
+    remote.rules.ahead = timedelta(minutes=10)
+    payload = remote.doctor(*QUICK, code=3)
+    clock = found(payload, "clock")
+    assert clock["verdict"] == "warning"
+    assert "10 min behind the server's; from 15 minutes on it refuses every request" in clock["says"]
+    assert found(payload, "rounds")["verdict"] == "ok"
 
 
 def test_a_bucket_that_is_not_there(remote: Remote) -> None:
@@ -98,12 +103,7 @@ def test_a_bucket_that_is_not_there(remote: Remote) -> None:
 def test_a_key_that_may_only_read(remote: Remote) -> None:
     remote.store.put("there", b"something")
 
-    def rules(request: Request, body: bytes) -> Refusal | None:
-        if request.method != "GET" and request.method != "HEAD":
-            return Refusal(403, "AccessDenied", "Access Denied")
-        return remote.rules(request, body)
-
-    remote.link.rules = rules
+    remote.rules.read_only = True
     payload = remote.doctor(*QUICK, code=1)
     assert faults(payload) == {"permissions"}
     assert "the key may list and read, and not write" in found(payload, "permissions")["says"]

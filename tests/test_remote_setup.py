@@ -19,7 +19,6 @@ from holdfast.objectstore.setup import check_domains, plan_azure, plan_gcs, plan
 from holdfast.repo.dvc import default_remote, remotes
 from remote_world import ACCOUNT, Remote, strict_remote
 from servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
-from vault_servers import ask, path_of, serving
 from worlds import TOOLS, environment, make_repository
 
 QUIET = "[default]\nrequest_checksum_calculation = when_required\nresponse_checksum_validation = when_required\n"
@@ -247,39 +246,6 @@ def test_a_lock_on_releases_alone(remote: Remote, tmp_path: Path, monkeypatch: p
         server.shutdown()
         server.server_close()
         thread.join(30)
-
-
-def test_everything_works_with_what_was_written(remote: Remote) -> None:
-    """dvc push, pull and status -c; holdfast push, pull, gc and serve: through the strict server, no variable set."""
-    world = remote.world
-    world.write("model.bin", b"weights" * 100_000)
-    world.dvc("add", "model.bin")
-    world.commit("model")
-    world.dvc("push")
-    assert world.dvc("status", "-c").startswith("Cache and remote")
-    (world.root / "model.bin").unlink()
-    for path in (world.cache / "files").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    world.dvc("pull")
-    assert (world.root / "model.bin").read_bytes() == b"weights" * 100_000
-    world.holdfast("vault", "init")
-    world.holdfast("push")
-    (world.root / "model.bin").unlink()
-    for path in (world.cache / "files").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    world.holdfast("pull")
-    assert (world.root / "model.bin").read_bytes() == b"weights" * 100_000
-    plan = json.loads(world.holdfast("gc", "plan", "--scope", "remote", "--json").stdout)
-    assert plan
-    data = b"through the server"
-    url = f"s3://{BUCKET}/{remote.folder}/vault"
-    with serving(url, world.root, world.home) as server:
-        assert ask(server.port, "PUT", path_of(data), data).status in (200, 201)
-        assert ask(server.port, "GET", path_of(data)).body == data
-    refused = {said.partition(":")[0] for said in remote.rules.refused}
-    assert refused <= {"TooManyRequests"}, remote.rules.refused
 
 
 def test_names_that_cannot_be() -> None:

@@ -270,12 +270,13 @@ def test_large_objects_go_by_parts(s3_folder: str, s3_server: S3Server, link: Pr
     place = BucketPlace(store, "quarantine")
     link.forget()
     assert place.take(BATCH, PLAN, planned(place, ["models/large.pt"])).done == ("models/large.pt",)
-    assert link.count("PUT", "partNumber") == 3
+    assert link.count("PUT", "partNumber") - len(rules.refused) == 3
     assert link.bytes_up < 10_000
     assert store.get(f"quarantine/{BATCH}/things/models~2Flarge.pt") == data
     assert place.restore(BATCH).done == ("models/large.pt",)
     assert store.get("models/large.pt") == data
-    assert rules.refused == []
+    # R2 takes no condition with the copy of a part, which is asked again without
+    assert all(said.startswith("NotImplemented") for said in rules.refused)
     # it was pushed again while it waited: its etag says nothing, so that all of it is compared
     place.take(BATCH, PLAN, planned(place, ["models/large.pt"]))
     store.put("models/large.pt", data)

@@ -18,7 +18,7 @@ import click
 
 from holdfast.atomic import write_atomically
 from holdfast.cli.groups import Verb
-from holdfast.cli.output import Form, Table, emit, form_options, human_bytes
+from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
 from holdfast.cli.remote_places import RemotePlace, find_remote
 from holdfast.inventory.amounts import read_size
@@ -32,6 +32,7 @@ SAID = {
     "broken": "it cannot be used as it is.",
 }
 MAX_SIZE = 5_000_000_000
+LEAST_DOLLARS = 0.0001
 
 
 def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> list[int]:
@@ -130,14 +131,20 @@ def _payload(place: RemotePlace, endpoint: str, result: Examination) -> dict[str
 
 def _blocks(place: RemotePlace, endpoint: str, result: Examination) -> Iterator[str | Table]:
     at = f" at {endpoint}" if endpoint else ""
-    yield f"{place.label}{at}: {SAID[result.health]}"
+    worst = {"broken": "fault", "impaired": "warning"}.get(result.health)
+    named = dict.fromkeys(finding.check for finding in result.findings if finding.verdict == worst)
+    see = f" See {', '.join(named)}." if named else ""
+    yield f"{place.label}{at}: {SAID[result.health]}{see}"
     yield Table(
         ("check", "verdict", "finding"),
         [(finding.check, finding.verdict, finding.says) for finding in result.findings],
     )
-    mends = [f"- {finding.check}: {finding.mend}" for finding in result.findings if finding.mend]
+    mends: dict[str, dict[str, None]] = {}
+    for finding in result.findings:
+        if finding.mend:
+            mends.setdefault(finding.mend, {})[finding.check] = None
     if mends:
-        yield "\n".join(["What helps:", "", *mends, ""])
+        yield "\n".join(["What helps:", "", *(f"- {', '.join(checks)}: {mend}" for mend, checks in mends.items()), ""])
     if result.latencies:
         yield Table(
             ("request", "count", "p50 ms", "p95 ms", "p99 ms"),
@@ -165,10 +172,10 @@ def _blocks(place: RemotePlace, endpoint: str, result: Examination) -> Iterator[
             right=frozenset({"object", "at a time", "objects", "up MB/s", "down MB/s"}),
         )
     if result.requests:
-        count = sum(result.requests.values())
+        cost = f"${result.dollars:.4f}" if result.dollars >= LEAST_DOLLARS else f"less than ${LEAST_DOLLARS}"
         yield (
-            f"{count:,} requests, {human_bytes(result.bytes_up)} up, {human_bytes(result.bytes_down)} down: "
-            f"${result.dollars:.4f} at R2's prices."
+            f"{plural(sum(result.requests.values()), 'request')}, {human_bytes(result.bytes_up)} up, "
+            f"{human_bytes(result.bytes_down)} down: {cost} at R2's prices."
         )
 
 

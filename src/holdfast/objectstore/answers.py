@@ -5,9 +5,12 @@ obstore tells some failures apart by their class and puts the rest into the text
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from holdfast.errors import HoldfastError
+from holdfast.objectstore.parallel import interruptibly
 from holdfast.objectstore.store import (
     BucketNotFoundError,
     ChangedError,
@@ -20,6 +23,8 @@ from holdfast.objectstore.store import (
     TruncatedError,
     UnreachableError,
 )
+
+Result = TypeVar("Result")
 
 STATUS = re.compile(r"status code: (\d{3})")
 CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>|DeleteObjects request failed .*\(code: ([A-Za-z0-9]{1,80})\)")
@@ -60,6 +65,25 @@ class Place:
     def name(self, key: str) -> str:
         """What an object is called in messages."""
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{key}" if key else self.url
+
+
+def answered(request: Callable[[], Result], failure: Callable[[Exception], HoldfastError]) -> Result:
+    """What a request returns; Ctrl-C ends the wait for it.
+
+    Args:
+        request: asks a server, once.
+        failure: makes one of ours of what a client raises.
+
+    Raises:
+        HoldfastError: what ``failure`` made, chained to nothing: what a client says may quote the server's answer,
+            which may quote the request, which is signed.
+    """
+    try:
+        return interruptibly(request)
+    except HoldfastError:
+        raise
+    except Exception as error:
+        raise failure(error) from None
 
 
 def is_conflict(error: Exception) -> bool:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.errors import HoldfastError
-from holdfast.objectstore.answers import Place, failure_of, is_conflict
+from holdfast.objectstore.answers import Place, answered, failure_of, is_conflict
 from holdfast.objectstore.parallel import JOBS, concurrently, interruptibly
-from holdfast.objectstore.parts import COPY_BYTES_PER_SECOND, COPY_SINGLE_BYTES, PartCopier
+from holdfast.objectstore.parts import COPY_BYTES_PER_SECOND, COPY_SINGLE_BYTES, PartCopier, part_bytes
 from holdfast.objectstore.retry import Retry
 from holdfast.objectstore.spans import check_span, cut, merged
 from holdfast.objectstore.store import (
@@ -47,7 +47,6 @@ BATCH = 1000  # keys that S3's DeleteObjects takes, and R2's
 PAGE = 1000
 SINGLE_PUT_BYTES = 256 * 1024 * 1024  # a single PUT has no parts that differ and nothing to clean up; S3 takes 5 GiB
 PART_BYTES = 16 * 1024 * 1024
-MAX_PARTS = 10_000
 PART_JOBS = 4
 SLOWEST_BYTES_PER_SECOND = 128 * 1024  # an upload slower than this is given up
 BULK_STALLS = 4  # a thousand deletions may take as many times what one answer may
@@ -279,7 +278,7 @@ class BucketStore:
         import obstore
 
         path = self._path(key)
-        part = part_bytes(size)
+        part = part_bytes(size, PART_BYTES)
         link = Link(self._deadline(part), retried=True)
 
         def upload() -> object:
@@ -338,13 +337,7 @@ class BucketStore:
         return self.retry.run(noted, known=self._known)
 
     def _once(self, key: str, request: Callable[[], Result]) -> Result:
-        try:
-            return interruptibly(request)
-        except HoldfastError:
-            raise
-        except Exception as error:
-            # what obstore says may quote the server's answer, which may quote the request, which is signed
-            raise self._failure(error, key) from None
+        return answered(request, lambda error: self._failure(error, key))
 
     def _failure(self, error: Exception, key: str) -> HoldfastError:
         return failure_of(error, self.place, key)
@@ -398,9 +391,3 @@ def _check_process() -> None:
             "buckets cannot be used in a process forked from one that has used them",
             hint='Start processes by the method "spawn" or "forkserver"',
         )
-
-
-def part_bytes(size: int) -> int:
-    """How long the parts of an upload of ``size`` bytes are: whole MiB, 10,000 of them at most."""
-    mebibyte = 1024 * 1024
-    return max(PART_BYTES, -(-size // (MAX_PARTS * mebibyte)) * mebibyte)

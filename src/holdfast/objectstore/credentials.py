@@ -62,7 +62,7 @@ def settings(options: StoreOptions, name: str, *, foreign: bool) -> Settings:
         raise DeniedError(
             f"there are no credentials for {name}",
             hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or keep them at the DVC remote: "
-            "`dvc remote modify --local NAME access_key_id …`",
+            "`holdfast remote setup r2|s3 … --credentials FILE`",
         )
 
     def fresh() -> "S3Credential":

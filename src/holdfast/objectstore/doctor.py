@@ -141,7 +141,10 @@ def examine(
         cleaner = means.open_store(Retry())
     except HoldfastError as error:
         check = "credentials" if isinstance(error, DeniedError) else "configuration"
-        result.findings.append(Finding(check, "fault", error.message, error.hint or f"`{subject.setup}`"))
+        mend = error.hint or f"`{subject.setup}`"
+        if isinstance(error, DeniedError) and subject.location.scheme == "s3":
+            mend = f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `{subject.setup} --credentials FILE`"
+        result.findings.append(Finding(check, "fault", error.message, mend))
         return result
     probe, sweeper = probe_of(store, trial), probe_of(cleaner, trial, watched=False)
     folder = Path(subject.location.path) if subject.location.scheme == "file" else None
@@ -266,7 +269,7 @@ def _names(trial: Trial, store: ObjectStore, subject: Subject) -> Iterator[Findi
     long = "/".join(["n" * 100] * 9)[: max(room, 1)].rstrip("/")
     long += "x" * max(0, min(room - len(long), 120))
     for what, name in (
-        (f"{len(long) + MAX_KEY_BYTES - room} bytes", long),
+        (f"{len(long) + MAX_KEY_BYTES - room:,} bytes", long),
         ("other alphabets and spaces", UNICODE_NAME),
     ):
         key = trial.key(name)

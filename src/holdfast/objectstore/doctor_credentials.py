@@ -41,10 +41,10 @@ def denial(subject: Subject, error: HoldfastError) -> Finding:
     name = subject.name or "NAME"
     if error.code in WRONG_KEY:
         says = f"the server does not know this access key id ({said})"
-        return Finding("credentials", "fault", says, f"{_keys(subject)}; `{subject.setup} --credentials FILE`")
+        return Finding("credentials", "fault", says, _renewal(subject))
     if error.code in WRONG_SECRET:
         says = f"the secret is not the one of this access key id ({said})"
-        return Finding("credentials", "fault", says, f"{_keys(subject)}; `{subject.setup} --credentials FILE`")
+        return Finding("credentials", "fault", says, _renewal(subject))
     if error.code in EXPIRED:
         says = f"the session token has expired ({said})"
         return Finding("credentials", "fault", says, f"Log in again, or `{subject.setup} --credentials FILE`")
@@ -57,9 +57,7 @@ def denial(subject: Subject, error: HoldfastError) -> Finding:
         region = "auto" if subject.r2 else "REGION"
         says = f"the bucket is not in the region that is configured ({said})"
         return Finding("configuration", "fault", says, f"`dvc remote modify {name} region {region}`")
-    return Finding(
-        "credentials", "fault", f"{error.message}", f"{_keys(subject)}; `{subject.setup} --credentials FILE`"
-    )
+    return Finding("credentials", "fault", error.message, _renewal(subject))
 
 
 def _access(subject: Subject, probe: S3Probe) -> Iterator[Finding]:
@@ -88,7 +86,7 @@ def _access(subject: Subject, probe: S3Probe) -> Iterator[Finding]:
         return
     if probe.lists_buckets():
         says = "the key may list, read, write and delete; it may list all buckets, too, which no remote needs"
-        yield Finding("permissions", "note", says, f"{_keys(subject)} and nothing else is enough")
+        yield Finding("permissions", "note", says, f"Enough is {_key(subject)}")
     else:
         yield Finding("permissions", "ok", "the key may list, read, write and delete here, and not see other buckets")
     yield _checksums(subject, probe)
@@ -109,7 +107,7 @@ def _unwritten(subject: Subject, probe: S3Probe, keys: list[str], error: AnswerE
 
 
 def _permission(subject: Subject, says: str) -> Finding:
-    return Finding("permissions", "fault", says, f"{_keys(subject)}; `{subject.setup} --credentials FILE`")
+    return Finding("permissions", "fault", says, _renewal(subject))
 
 
 def _checksums(subject: Subject, probe: S3Probe) -> Finding:
@@ -170,7 +168,12 @@ def _no_bucket(subject: Subject) -> Finding:
     return Finding("bucket", "fault", says, f"`aws s3 mb s3://{bucket}{server}`, or mend its name: `dvc remote list`")
 
 
-def _keys(subject: Subject) -> str:
+def _renewal(subject: Subject) -> str:
+    """How to come by keys that are right, without a shell that remembers them."""
+    return f"Make {_key(subject)}, write its two keys to FILE, and `{subject.setup} --credentials FILE`"
+
+
+def _key(subject: Subject) -> str:
     if subject.r2:
-        return f"A token with Object Read & Write for {subject.location.bucket}: {R2_TOKENS}"
-    return f"A key that may list, read, write and delete in {subject.location.bucket}"
+        return f"a token with Object Read & Write for {subject.location.bucket} ({R2_TOKENS})"
+    return f"a key that may list, read, write and delete in {subject.location.bucket}"

@@ -135,7 +135,7 @@ def from_dvc(section: Mapping[str, Any]) -> StoreOptions:
     if section.get("connection_string"):
         raise UsageError(
             "Holdfast reads no connection_string of a DVC remote",
-            hint="`dvc remote modify --local NAME account_name …` and account_key or sas_token say the same",
+            hint="`holdfast remote setup azure --account NAME … --credentials FILE` says the same",
         )
     verify = section.get("ssl_verify")
     encryption = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.errors import HoldfastError
-from holdfast.objectstore.answers import Place, failure_of
+from holdfast.objectstore.answers import Place, answered, failure_of
 from holdfast.objectstore.parallel import concurrently, interruptibly
 from holdfast.objectstore.retry import Retry
 from holdfast.objectstore.store import (
@@ -15,6 +15,7 @@ from holdfast.objectstore.store import (
     NotConnectedError,
     ObjectInfo,
     ObjectNotFoundError,
+    RefusedError,
     UnreachableError,
 )
 
@@ -84,25 +85,37 @@ class PartCopier:
         condition = {"CopySourceIfMatch": source.etag} if source.etag else {}
 
         def copy_part(number: int) -> dict[str, object]:
+            nonlocal condition
             start = (number - 1) * length
             end = min(start + length, source.size)
-            answer = ask(
-                lambda: client.upload_part_copy(
-                    **of_upload,
-                    PartNumber=number,
-                    CopySource={"Bucket": self.bucket, "Key": path},
-                    CopySourceRange=f"bytes={start}-{end - 1}",
-                    **condition,
-                    **sealed,
-                    **opened,
-                )
-            )
+            part = {
+                **of_upload,
+                "PartNumber": number,
+                "CopySource": {"Bucket": self.bucket, "Key": path},
+                "CopySourceRange": f"bytes={start}-{end - 1}",
+                **sealed,
+                **opened,
+            }
+            pinned = condition
+            try:
+                answer = ask(lambda: client.upload_part_copy(**part, **pinned))
+            except RefusedError:
+                if not pinned:
+                    raise
+                # R2 takes no condition here; what is refused for another reason is refused again
+                condition = {}
+                answer = ask(lambda: client.upload_part_copy(**part))
             return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
         length = part_bytes(source.size, self.part_bytes)
         count = -(-source.size // length)
         try:
             parts = list(concurrently(copy_part, range(1, count + 1), min(COPY_JOBS, count)))
+            if source.etag and not condition:
+                # nothing held the source still: it is looked at before the copy comes to be
+                now = ask(lambda: client.head_object(Bucket=self.bucket, Key=path, **sealed))
+                if now["ETag"] != source.etag:
+                    raise self._changed(source.key)
             try:
                 ask(lambda: client.complete_multipart_upload(**of_upload, MultipartUpload={"Parts": parts}))
             except ObjectNotFoundError:
@@ -116,12 +129,7 @@ class PartCopier:
             raise
 
     def _once(self, key: str, request: Callable[[], Result]) -> Result:
-        try:
-            return interruptibly(request)
-        except HoldfastError:
-            raise
-        except Exception as error:
-            raise self._failure(error, key) from None
+        return answered(request, lambda error: self._failure(error, key))
 
     def _failure(self, error: Exception, key: str) -> HoldfastError:
         from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
@@ -133,12 +141,16 @@ class PartCopier:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             said = error.response.get("Error", {})
             if status == FAILED_CONDITION:
-                return ChangedError(f"{name} was replaced while it was being copied", hint="Run the command again")
+                return self._changed(key)
             text = f"status code: {status} <Code>{said.get('Code')}</Code><Message>{said.get('Message')}</Message>"
             return failure_of(FileNotFoundError(text) if status == MISSING else RuntimeError(text), self.place, key)
         if isinstance(error, BotoCoreError):
             return UnreachableError(f"{name}: the connection broke", hint="Try again later")
         return failure_of(error, self.place, key)
+
+    def _changed(self, key: str) -> ChangedError:
+        says = f"{self.place.name(key)} was replaced while it was being copied"
+        return ChangedError(says, hint="Run the command again")
 
     def _wanted(self) -> dict[str, str]:
         """What a new object is encrypted with by the server's own keys."""
@@ -157,9 +169,10 @@ class PartCopier:
         return there, {f"CopySource{name}": value for name, value in there.items()}
 
 
-def part_bytes(size: int, wanted: int) -> int:
-    """How long the parts of a copy of ``size`` bytes are: ``wanted``, or more, that there be 10,000 at most."""
-    return max(wanted, -(-size // MAX_PARTS))
+def part_bytes(size: int, least: int) -> int:
+    """How long the parts of ``size`` bytes are: ``least``, or as many whole MiB as make 10,000 of them at most."""
+    mebibyte = 1024 * 1024
+    return max(least, -(-size // (MAX_PARTS * mebibyte)) * mebibyte)
 
 
 def connector(

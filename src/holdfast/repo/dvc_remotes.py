@@ -185,7 +185,9 @@ def _is_secret(option: str) -> bool:
 
 
 def _said(error: Exception, secrets: Iterable[str]) -> str:
-    return _without(" ".join(str(error).split())[:300], secrets) or type(error).__name__
+    # s3fs makes an OSError of each answer, whose number says less than the answer
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _without(" ".join(text.split())[:300], secrets) or type(error).__name__
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:
