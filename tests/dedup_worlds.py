@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from holdfast.dedup.plan import DedupPlan
+from holdfast.dedup.planning import plan_links
+from holdfast.formats.cache import DigestCache
+from holdfast.repo.workspace import find_project
+
 BLOCK = 4096
 DISK_BYTES = 320 * 1024 * 1024  # XFS takes no smaller one
 
@@ -37,6 +42,30 @@ def reflink_disk(folder: Path, kind: str = "xfs") -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
         image.unlink()
+
+
+# fixtures: a module that wants them says ``disk, folder = dedup_worlds.disk, dedup_worlds.folder``
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system with reflinks, for all tests of a module."""
+    with reflink_disk(tmp_path_factory.mktemp("disk")) as place:
+        yield place
+
+
+@pytest.fixture
+def folder(disk: Path, tmp_path: Path) -> Path:
+    """A folder of it, for one test."""
+    place = disk / tmp_path.name
+    place.mkdir()
+    return place
+
+
+def planned(folder: Path, *, project: bool = False, paths: tuple[Path, ...] = ()) -> DedupPlan:
+    """Which files of a folder would be replaced, by what."""
+    found = find_project(folder) if project else None
+    return plan_links(folder, DigestCache(None), project=found, paths=paths)[0]
 
 
 def write(path: Path, content: str, size: int = 2 * BLOCK) -> Path:

@@ -11,6 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from forks import ForkedWorld, Forks
 from holdfast.cli.gc_world import world_of
 from holdfast.cli.naming import open_objects
 from holdfast.formats.source import MemorySource
@@ -25,7 +28,7 @@ from holdfast.repo.cache import object_path
 from holdfast.repo.workspace import find_project
 from holdfast.vault.check import check_vault
 from holdfast.vault.repository import init_vault, open_vault
-from worlds import World
+from worlds import World, make_repository
 
 # long after all that a test writes
 NOW = 2_000_000_000.0
@@ -38,6 +41,29 @@ with Repo(".") as repo:
     used = repo.used_objs(all_branches=True, all_tags=True, all_commits=True, all_experiments=True, force=True)
     print(json.dumps(sorted({(info.name, info.value) for infos in used.values() for info in infos})))
 """
+
+
+# fixtures: a module that wants one says ``forks = gc_world.forks``
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What DVC is told for all of this machine does not count within this process either."""
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "none"))
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """The process of which a module's commands are forks."""
+    with Forks() as server:
+        yield server
+
+
+def forked(folder: Path, forks: Forks) -> ForkedWorld:
+    """A repository below ``folder``, as of `worlds.make_repository`, whose ``holdfast`` is a fork."""
+    made = make_repository(folder)
+    return ForkedWorld(made.root, made.home, forks=forks)
 
 
 @contextmanager

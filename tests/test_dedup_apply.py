@@ -3,12 +3,12 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dedup_worlds import BLOCK, reflink_disk, tree, write
+import dedup_worlds
+from dedup_worlds import BLOCK, planned, reflink_disk, tree, write
 from holdfast.dedup.apply import Applied, House, apply_plan, batches, check, restore_plan, unfinished, unreturned
 from holdfast.dedup.duplicates import find_duplicates
 from holdfast.dedup.plan import DedupPlan, read_plan
@@ -19,6 +19,7 @@ from holdfast.formats.cache import DigestCache
 from holdfast.repo.workspace import find_project
 from worlds import World, make_home, make_repository
 
+disk, folder = dedup_worlds.disk, dedup_worlds.folder
 SIZE = 8 * BLOCK
 YEAR_NS = 365 * 86400 * 10**9
 
@@ -29,29 +30,10 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"DVC_{name}", str(tmp_path / "none"))
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with reflink_disk(tmp_path_factory.mktemp("disk")) as place:
-        yield place
-
-
-@pytest.fixture
-def folder(disk: Path, tmp_path: Path) -> Path:
-    """A folder of a file system with reflinks."""
-    place = disk / tmp_path.name
-    place.mkdir()
-    return place
-
-
 def aged(path: Path, years: int) -> Path:
     moment = path.stat().st_mtime_ns - years * YEAR_NS
     os.utime(path, ns=(moment, moment))
     return path
-
-
-def planned(folder: Path, *, project: bool = False, paths: tuple[Path, ...] = ()) -> DedupPlan:
-    found = find_project(folder) if project else None
-    return plan_links(folder, DigestCache(None), project=found, paths=paths)[0]
 
 
 def house(folder: Path) -> House:

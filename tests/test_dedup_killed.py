@@ -8,25 +8,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dedup_worlds import BLOCK, reflink_disk, tree, write
+import dedup_worlds
+from dedup_worlds import BLOCK, planned, tree, write
 from holdfast.atomic import write_atomically
 from holdfast.dedup import apply as applying
 from holdfast.dedup import swap as swapping
 from holdfast.dedup.apply import House, apply_plan, batches, restore_plan, unfinished, unreturned
 from holdfast.dedup.lease import OpenForWritingError, leased
 from holdfast.dedup.plan import DedupPlan, Replacement
-from holdfast.dedup.planning import plan_links, stamp_of
+from holdfast.dedup.planning import stamp_of
 from holdfast.dedup.reflink import NoReflinkError
 from holdfast.dedup.swap import CHANGED, OPEN, WANTED, Spot, clone_beside, restore_original, swap
 from holdfast.errors import HoldfastError, LockedError
-from holdfast.formats.cache import DigestCache
 from holdfast.formats.digest import file_digest
 
+disk, folder = dedup_worlds.disk, dedup_worlds.folder
 SIZE = 16 * BLOCK
 COPIES = 3
 
@@ -57,29 +57,12 @@ print(calls)
 """
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with reflink_disk(tmp_path_factory.mktemp("disk")) as place:
-        yield place
-
-
-@pytest.fixture
-def folder(disk: Path, tmp_path: Path) -> Path:
-    place = disk / tmp_path.name
-    place.mkdir()
-    return place
-
-
 def copies(folder: Path) -> Path:
     for number in range(COPIES):
         path = write(folder / f"d{number}" / f"copy {number}.bin", "a", SIZE)
         moment = path.stat().st_mtime_ns - (number + 1) * 10**12
         os.utime(path, ns=(moment, moment))
     return folder
-
-
-def planned(folder: Path) -> DedupPlan:
-    return plan_links(folder, DigestCache(None))[0]
 
 
 def die_at(folder: Path, plan: Path, nth: int, what: str = "apply") -> bool:

@@ -1,29 +1,22 @@
 """`gc run --auto`: within the bounds of the policy it does what a plan says, beyond them nothing; its report says which."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import gc_world
 from forks import ForkedWorld, Forks
-from gc_world import add_remote, bury, oid_of, send, tree
-from worlds import make_repository
+from gc_world import add_remote, bury, forked, oid_of, send, tree
 
+forks = gc_world.forks
 POLICY = "gc:\n  minimum_age: 0d\n  auto:\n    allow_last_copy: true\n"
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as server:
-        yield server
 
 
 @pytest.fixture
 def world(tmp_path: Path, forks: Forks) -> ForkedWorld:
     """10 kB that are tracked and 4 kB that nothing needs."""
-    made = make_repository(tmp_path)
-    world = ForkedWorld(made.root, made.home, forks=forks)
+    world = forked(tmp_path, forks)
     world.track("data.csv", "t" * 10_000)
     world.commit()
     bury(world, "a" * 3000, "b" * 1000)
@@ -106,8 +99,9 @@ def test_the_share_of_each_place_counts(world: ForkedWorld) -> None:
 def test_last_copies_go_only_where_the_policy_says_so(world: ForkedWorld) -> None:
     world.write("holdfast.yaml", "gc:\n  minimum_age: 0d\n")
     before = tree(world.cache)
-    _, told = auto(world, code=2)
+    _, told = auto(world, "--report", "../report.json", code=2)
     assert "lie nowhere else" in told
+    assert "lie nowhere else" in json.loads((world.root.parent / "report.json").read_text())["refused"]
     assert tree(world.cache) == before
     store = world.root.parent / "store"
     add_remote(world, "storage", str(store), default=True)

@@ -3,33 +3,22 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import gc_world
 from forks import ForkedWorld, Forks
-from gc_world import NO_AGE, add_remote, bury, oid_of, tree
+from gc_world import NO_AGE, add_remote, bury, forked, oid_of, tree
 from holdfast.repo.cache import object_path
-from worlds import TOOLS, World, environment, make_home, make_repository, run
+from worlds import TOOLS, World, environment, make_home, run
 
-
-@pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "none"))
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as server:
-        yield server
+isolated, forks = gc_world.isolated, gc_world.forks
 
 
 @pytest.fixture
 def world(tmp_path: Path, forks: Forks) -> ForkedWorld:
-    made = make_repository(tmp_path)
-    world = ForkedWorld(made.root, made.home, forks=forks)
+    world = forked(tmp_path, forks)
     world.write("holdfast.yaml", NO_AGE)
     world.track("data.csv", "tracked")
     world.commit("first")

@@ -6,20 +6,16 @@ from pathlib import Path
 
 import pytest
 
+import gc_world
 from gc_world import NOW, add_remote, find, keys, oid_of, plan_of, send
 from holdfast.gc.policy import Policy, find_policy
 from holdfast.inventory.config import ConfigError
 from worlds import World, make_repository
 
+isolated = gc_world.isolated
 DAY = 86400
 HEAD = "gc:\n  "
 KEEP = "gc:\n  keep:\n    "
-
-
-@pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "none"))
 
 
 @pytest.fixture
@@ -195,15 +191,19 @@ def test_stashes_heads_and_the_workspace_stay_whatever_the_patterns_say(world: W
     assert fate(world, "of a worktree") == (True, "branch", "branch HEAD of linked")
 
 
+def commit_days_ago(world: World, days: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the file that was committed so long before `NOW`."""
+    world.track("data.csv", text)
+    world.git("add", "--all")
+    with monkeypatch.context() as patch:
+        # worlds.environment hands the variables of this process on, those of git apart
+        patch.setattr("worlds.environment", _dated(f"{int(NOW - days * DAY)} +0000"))
+        world.git("commit", "-q", "-m", text)
+
+
 def test_age_of_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for days in (400, 200, 20, 0):
-        world.track("data.csv", f"{days} days ago")
-        world.git("add", "--all")
-        when = f"{int(NOW - days * DAY)} +0000"
-        with monkeypatch.context() as patch:
-            # worlds.environment hands the variables of this process on, those of git apart
-            patch.setattr("worlds.environment", _dated(when))
-            world.git("commit", "-q", "-m", f"{days} days ago")
+        commit_days_ago(world, days, f"{days} days ago", monkeypatch)
     assert not plan_of(world).removed
     world.write("holdfast.yaml", KEEP + "history: 90d\n")
     plan = plan_of(world)
@@ -213,6 +213,41 @@ def test_age_of_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.write("holdfast.yaml", KEEP + "history: none\n")
     assert keys(plan_of(world).removed) == {("md5", oid_of(f"{days} days ago")) for days in (400, 200, 20)}
     assert fate(world, "0 days ago")[0]
+
+
+def test_age_counts_behind_what_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is young keeps nothing where no pattern names what it is behind."""
+    for days in (400, 30, 20):
+        commit_days_ago(world, days, f"main {days}", monkeypatch)
+    for branch, place in (("topic", "-b"), ("release/1", "-b"), ("tagged", "--detach")):
+        world.git("checkout", "-q", *([place, branch] if place == "-b" else [place]), "main")
+        for days in (10, 5):
+            commit_days_ago(world, days, f"{branch} {days}", monkeypatch)
+        if place == "--detach":
+            world.git("tag", "v1")
+    world.git("checkout", "-q", "main")
+    commit_days_ago(world, 0, "main 0", monkeypatch)
+
+    def gone(policy: str) -> set[str]:
+        world.write("holdfast.yaml", KEEP + policy)
+        plan = plan_of(world)
+        texts = {oid_of(text): text for text in ("main 0", "main 20", "main 30", "main 400")}
+        texts |= {
+            oid_of(text): text for name in ("topic", "release/1", "tagged") for text in (f"{name} 10", f"{name} 5")
+        }
+        return {texts[entry.oid] for entry in plan.removed}
+
+    topic, release, tagged = ({f"{name} 10", f"{name} 5"} for name in ("topic", "release/1", "tagged"))
+    assert gone("history: 90d\n") == {"main 400"}
+    assert gone("history: 90d\n    branches: [main]\n") == {"main 400"} | topic | release
+    assert fate(world, "topic 10") == (False, "policy", "only 1 commit back on topic, which the policy lets go")
+    assert fate(world, "tagged 10")[:2] == (True, "history")
+    assert gone("history: 90d\n    branches: [main, 'release/*']\n    tags: []\n") == {"main 400"} | topic | tagged
+    others = topic | release | tagged
+    assert gone("history: 25d\n    branches: [main]\n    tags: []\n") == {"main 400", "main 30"} | others
+    # what the workspace has stays, and what is behind it goes
+    world.git("checkout", "-q", "topic")
+    assert gone("history: 90d\n    branches: [main]\n    tags: []\n") == {"main 400"} | others - {"topic 5"}
 
 
 def _dated(when: str):  # type: ignore[no-untyped-def]

@@ -102,8 +102,12 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, str
         (Roots(all_commits=True), "m0 m1 m2 m3 m4 o1 r1 r2"),
         (Roots(all_experiments=True), "e1 e2"),
         (Roots(date="2025-03-05"), "m4 o1 r1 r2"),
-        (Roots(since=1_741_262_400), "o1 r1 r2"),  # 2025-03-06T12:00:00Z
-        (Roots(date="2025-03-07", since=1_741_262_400), "o1 r1 r2"),
+        (Roots(since=1_740_916_800), ""),  # 2025-03-02T12:00:00Z
+        (Roots(date="2025-03-06", since=1_740_916_800), "o1 r1 r2"),
+        (Roots(branches=("main",), since=1_740_916_800), "m1 m2 m3 m4"),
+        (Roots(branches=("main",), since=1_740_916_801), "m2 m3 m4"),
+        (Roots(branches=("release/2",), tags=("v1",), since=1_740_916_800), "m1 m2 r2"),
+        (Roots(revisions=("release/1",), since=1_740_916_800), "m1 r1"),
         (Roots(revisions=("main",)), "m4"),
         (Roots(revisions=("main",), num=3), "m2 m3 m4"),
         (Roots(revisions=("main",), num=-1), "m0 m1 m2 m3 m4"),

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from faults import FaultyStore
 from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.store import ObjectStore
 from holdfast.vault.index import Index
-from holdfast.vault.index_file import IndexFileError
+from holdfast.vault.index_file import IndexFile, IndexFileError
 from holdfast.vault.listing import Listing
 from holdfast.vault.records import Entry, Recipe, RecipePiece, pack_pieces, unpack_pieces
 from holdfast.vault.repository import init_vault, open_vault
@@ -167,6 +168,32 @@ def test_a_file_that_tears_while_it_is_used(tmp_path: Path) -> None:
         read_all(vault, files)
     with open_vault(store, tmp_path, jobs=1) as vault:
         read_all(vault, files)
+
+
+def test_another_process_takes_in_a_segment_meanwhile(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share the file; what one of them asks for in parts the other one changes between two of them."""
+    put_segment(store, session_name(1), {oid_of(b"a"): 1})
+    index, other = opened(store, tmp_path / "index"), opened(store, tmp_path / "index")
+    store.put(f"condemned/{'0' * 32}", write_condemned([pack_key(session_name(9))], []))
+    index.refresh()
+    real = IndexFile.pages
+
+    def pages(file: IndexFile, *asked: Any) -> Any:
+        monkeypatch.undo()
+        put_segment(store, session_name(2), {oid_of(b"b"): 2})
+        other.refresh()
+        return real(file, *asked)
+
+    monkeypatch.setattr(IndexFile, "pages", pages)
+    assert [entry.pack for entry in index.all_entries()] == [pack_key(session_name(1))]
+    store.delete(f"index/{session_name(2)}")
+    other.refresh()
+    monkeypatch.setattr(IndexFile, "pages", pages)
+    assert index.standing_entries([(1).to_bytes(32, "big")])
+    for each in (index, other):
+        each.close()
 
 
 def test_where_it_cannot_be_written_it_is_in_memory(store: ObjectStore, tmp_path: Path) -> None:

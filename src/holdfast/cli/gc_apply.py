@@ -18,7 +18,7 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar
 from holdfast.errors import HoldfastError, PartlyDoneError, UsageError
-from holdfast.gc.applying import Applied, apply_plan, unfinished
+from holdfast.gc.applying import Applied, LastCopyError, apply_plan, unfinished
 from holdfast.gc.plan import Plan, read_plan
 from holdfast.gc.planning import make_plan
 from holdfast.gc.policy import Policy, find_policy
@@ -130,21 +130,19 @@ def run(
         listed = plan.to_json([*plan.removed, *plan.archived])
         try:
             check_bounds(plan, policy)
-        except BoundsError as error:
-            _write(
-                report,
-                {"format": APPLIED_FORMAT, "plan": plan.digest, "refused": error.message, "planned": listed},
+            done = apply_plan(
+                world,
+                plan,
+                now=time.time(),
+                allow_last_copy=policy.allow_last_copy,
+                grace=grace,
+                wait=wait,
+                archive=_archiver(world),
             )
+        except (BoundsError, LastCopyError) as error:
+            refused = {"format": APPLIED_FORMAT, "plan": plan.digest, "refused": error.message, "planned": listed}
+            _write(report, refused)
             raise
-        done = apply_plan(
-            world,
-            plan,
-            now=time.time(),
-            allow_last_copy=policy.allow_last_copy,
-            grace=grace,
-            wait=wait,
-            archive=_archiver(world),
-        )
     payload = {**_payload(done), "planned": listed}
     _write(report, payload)
     emit(form, payload, [*plan_blocks(plan, "removed", None), *_applied(done)])
@@ -259,6 +257,13 @@ def _raise_left(done: Applied) -> None:
     raise_waiting([one for taken in done.taken if taken.settled for one in taken.settled.waiting])
 
 
+def under_way(waiting: Sequence[Waiting]) -> str:
+    """Who is waited for."""
+    collecting = sum(one.collecting for one in waiting)
+    counts = ((len(waiting) - collecting, "push", "pushes"), (collecting, "other collection", "other collections"))
+    return f"{' and '.join(plural(*some) for some in counts if some[0])} under way"
+
+
 def raise_waiting(waiting: Sequence[Waiting]) -> None:
     """Say that pushes must end first.
 
@@ -267,6 +272,6 @@ def raise_waiting(waiting: Sequence[Waiting]) -> None:
     """
     if waiting:
         raise PartlyDoneError(
-            f"{plural(len(waiting), 'push', 'pushes')} under way must end before what was let go is copied or deleted",
+            f"{under_way(waiting)} must end before what was let go is copied or deleted",
             hint="Later: `holdfast gc purge`. If one was killed, run it again, or give it up: --grace 0",
         )

@@ -13,6 +13,7 @@ import click
 from holdfast.atomic import write_atomically
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.durations import duration
+from holdfast.cli.gc_apply import under_way
 from holdfast.cli.gc_world import world_here
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
@@ -268,7 +269,7 @@ def _raise_waiting(settled: Settled) -> None:
         first = settled.waiting[0]
         minutes = first.age.total_seconds() / 60
         raise PartlyDoneError(
-            f"{plural(len(settled.waiting), 'push', 'pushes')} under way must end before what was replaced may go; the "
+            f"{under_way(settled.waiting)} must end before what was replaced may go; the "
             f"first began {minutes:.0f} minutes ago",
             hint="Later: `holdfast vault purge --yes`. If one was killed, run it again, or give it up: --grace 0",
         )

@@ -39,7 +39,8 @@ class Policy:
         quarantine: how long what was removed waits before a purge takes it.
         branches: patterns of branches whose tips, and the history behind them, keep objects.
         tags: the same of tags.
-        history: commits behind a branch, tag or other ref keep objects for so long; None for ever, zero for tips alone.
+        history: commits behind the branches and tags that are named, and behind other refs, keep objects for so long;
+            None for ever, zero for tips alone.
         experiments: how many experiments keep objects, the best by ``metric``; None for all.
         metric: the metric by which experiments are compared, as ``dvc exp show`` calls it; None where there is none.
         direction: which values of it are better.

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from holdfast.objectstore.store import ObjectInfo, ObjectNotFoundError, ObjectStore, StoreError
 from holdfast.removal.batches import LOCK, QuarantineLockedError
 from holdfast.removal.folders import make_folders
+from holdfast.removal.holders import read_holder, this_process
 
 ENDED_AFTER = timedelta(days=1)  # an announcement that was not renewed for so long is that of a dead process
 RENEWED_SECONDS = 1800.0
@@ -130,7 +130,7 @@ class BucketLock:
 
     def _announce(self) -> None:
         begun = self.elapsed()
-        self.store.put(self._key, _whoami())
+        self.store.put(self._key, json.dumps(this_process().as_json(), sort_keys=True).encode())
         listed = list(self.store.list_objects(self.folder))
         self.now = self.store.head(self._key).modified
         self._ended = []
@@ -151,41 +151,17 @@ class BucketLock:
         if info.size > _MAX_HOLDER_BYTES:
             return "another process"
         try:
-            said = json.loads(self.store.get(info.key))
-            pid, host, machine, birth = int(said["pid"]), str(said["host"]), said["machine"], said["birth"]
+            holder = read_holder(json.loads(self.store.get(info.key)))
         except ObjectNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             return "another process"
-        if machine and machine == _machine() and birth != _birth(pid):
-            return None
-        return f"process {pid} of {host} since {info.modified:%Y-%m-%d %H:%M} UTC"
+        if holder is None:
+            return "another process"
+        return None if holder.is_gone else f"{holder} since {info.modified:%Y-%m-%d %H:%M} UTC"
 
 
 def seconds_with_sleep() -> float:
     """Seconds on this machine's clock, which goes on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
-
-
-def _whoami() -> bytes:
-    pid = os.getpid()
-    said = {"birth": _birth(pid), "host": socket.gethostname(), "machine": _machine(), "pid": pid}
-    return json.dumps(said, sort_keys=True).encode()
-
-
-def _machine() -> str:
-    """What tells this run of this machine, and this container, from all others; empty where nothing does."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return ""
-
-
-def _birth(pid: int) -> str:
-    """When a process began, which tells it from a later one of its number; empty where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""

@@ -121,7 +121,7 @@ def order_commits(objects: GitObjects, tips: Iterable[Tip], roots: Roots) -> Ite
     """
     tips = list(tips)
     seen: set[str] = set()
-    youngest = roots.youngest
+    day, since = roots.day, roots.since
 
     def fresh(origins: Iterable[Origin]) -> Iterator[Origin]:
         for origin in origins:
@@ -140,14 +140,16 @@ def order_commits(objects: GitObjects, tips: Iterable[Tip], roots: Roots) -> Ite
     for tip in chosen:
         if tip.baseline and roots.all_experiments:
             yield from fresh(_first_parents(objects, tip, -1, until=tip.baseline))
-    starts = [*chosen, *(tip for tip, _ in named)] if roots.behind else []
+    known = [*chosen, *(tip for tip, _ in named)]
+    lines_of_all = [tip for tip in tips if _is_line(tip)]
+    starts = known if roots.behind else []
     if roots.all_commits:
-        starts = list(dict.fromkeys([*(tip for tip in tips if _is_line(tip)), *starts]))
+        starts = list(dict.fromkeys([*lines_of_all, *starts]))
     yield from fresh(_behind(objects, starts, lambda _: True))
-    if youngest is not None:
-        yield from fresh(
-            _behind(objects, [tip for tip in tips if _is_line(tip)], lambda commit: commit.time >= youngest)
-        )
+    if since is not None:
+        yield from fresh(_behind(objects, known, lambda commit: commit.time >= since))
+    if day is not None:
+        yield from fresh(_behind(objects, lines_of_all, lambda commit: commit.time >= day))
 
 
 def reflog_commits(folder: GitFolder, objects: GitObjects, reached: set[str]) -> Iterator[Origin]:

@@ -26,7 +26,8 @@ class Roots:
         without_branches: patterns that take branches out of ``branches``.
         tags: patterns of tags.
         without_tags: patterns that take tags out of ``tags``.
-        since: commits among ``all_commits`` that were committed at that time or later, seconds since 1970.
+        since: of the commits behind the tips that are chosen those that were committed at that time or later, seconds
+            since 1970.
         forgotten: what DVC does not look at: the index, stashes, the queue of experiments and those that failed, the
             heads of all worktrees and of merges under way, every other ref.
         behind: also every commit behind the tips that are chosen.
@@ -49,14 +50,18 @@ class Roots:
     behind: bool = False
 
     @property
-    def youngest(self) -> float | None:
-        """Seconds since 1970 from which on commits count for their age alone; None where age chooses none.
+    def day(self) -> float | None:
+        """The time at which ``date`` begins, seconds since 1970; None where there is none.
 
         Raises:
             UsageError: ``date`` is no day.
         """
-        limits = [limit for limit in (self.since, self._day()) if limit is not None]
-        return min(limits, default=None)
+        if self.date is None:
+            return None
+        try:
+            return datetime.strptime(self.date, "%Y-%m-%d").timestamp()
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"{self.date!r} is no day", hint="Write it as YYYY-MM-DD") from error
 
     def chooses_ref(self, name: str) -> bool:
         """Whether the tip of a ref counts for its name; ``name`` is the whole one, or that of a head (``HEAD``)."""
@@ -71,14 +76,6 @@ class Roots:
 
     def _chooses_branch(self, short: str) -> bool:
         return _matches(short, self.branches) and not _matches(short, self.without_branches)
-
-    def _day(self) -> float | None:
-        if self.date is None:
-            return None
-        try:
-            return datetime.strptime(self.date, "%Y-%m-%d").timestamp()
-        except (ValueError, OverflowError) as error:
-            raise UsageError(f"{self.date!r} is no day", hint="Write it as YYYY-MM-DD") from error
 
 
 # nothing that may be needed is left out

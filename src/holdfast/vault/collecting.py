@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore
 from holdfast.vault.claims import recent_claims
-from holdfast.vault.journal import begin_session
+from holdfast.vault.copying import copying, patience, read_collector, revoked
+from holdfast.vault.journal import Journal
 from holdfast.vault.listing import Listing
 from holdfast.vault.marking import Marked, mark, pending_files, standing_files, waiting_files
 from holdfast.vault.pack import parse_key
@@ -60,10 +61,17 @@ class Generation:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A session that was announced and not decided: ``age`` is by the store's clock."""
+    """A session that was announced and not decided.
+
+    Attributes:
+        session: its name.
+        age: since it was announced, by the store's clock.
+        collecting: whether it is that of another collector.
+    """
 
     session: str
     age: timedelta
+    collecting: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ def abandoned_packs(store: ObjectStore, found: Survey, *, grace: timedelta = GRA
     Args:
         store: where the vault is.
         found: what is in the vault.
-        grace: packs that were sent less long ago are left alone, as are those of sessions that are announced.
+        grace: packs that were sent less long ago are left alone, as are those of sessions that were announced since.
         revoke: make sure that such a session never counts; else it might come back.
 
     Raises:
@@ -177,13 +185,15 @@ def abandoned_packs(store: ObjectStore, found: Survey, *, grace: timedelta = GRA
     if not orphans:
         return []
     now = store_time(store)
-    announced = {info.key.removeprefix(f"{SESSIONS}/") for info in store.list_objects(SESSIONS)}
+    under_way = {
+        info.key.removeprefix(f"{SESSIONS}/") for info in store.list_objects(SESSIONS) if now - info.modified < grace
+    }
     decided = {info.key.removeprefix(f"{INDEX}/") for info in store.list_objects(INDEX)}
     abandoned = []
     for key in sorted(orphans):
         with contextlib.suppress(DamagedVaultError, ObjectNotFoundError):
             session = parse_key(key)[1]
-            if session in announced or now - store.head(key).modified < grace:
+            if session in under_way or now - store.head(key).modified < grace:
                 continue
             if session in decided or not revoke or store.put_if_absent(f"{INDEX}/{session}", b""):
                 abandoned.append(key)
@@ -205,27 +215,31 @@ def settle(
         live: asked which files somebody needs, once nobody builds upon what is condemned any more; what is condemned
             and neither named by it nor claimed lately is not copied. None where every file is needed.
         grace: a session that was announced longer ago is revoked; one that is younger is waited for, by whoever calls
-            this again.
+            this again. That of a collector that has ended is revoked at once.
         recent: what was claimed less long ago stays claimed.
         wait: how long to wait for such sessions.
 
     Raises:
         DamagedVaultError: something cannot be read, so that what is needed is not known.
-        RevokedError: another collector took the copying for abandoned.
+        RevokedError: another collector took the copying for abandoned, twice.
         StoreError: the store cannot be read or written.
     """
     store = vault.store
     until = time.monotonic() + wait.total_seconds()
+    again = False
     while pending := [generation for generation in generations(store) if generation.ready is None]:
         if waiting := _waited(store, grace, until):
             return Settled(tuple(waiting), (), 0)
-        found = survey(store, vault.jobs)
-        # `repair` names packs alone; who was announced before their segments were named is waited for, too
-        if condemn(store, (), found, mark(found)) is not None:
+        try:
+            copied = _copy_pending(vault, pending, live, recent)
+        except RevokedError:
+            if again:
+                raise
+            # so slow that another collector took this one for dead: it has done all of this, or is at it
+            again, copied = True, None
+        if copied is None:
             continue
-        needed = standing_files(found) | _needed(store, found, pending_files(found), live, recent)
-        copied = _copy(vault, found, mark(found, needed=needed), recent)
-        # others may have condemned more meanwhile, which is theirs
+        # others may have condemned more since, which is theirs
         for generation in pending:
             store.put_if_absent(f"{CONDEMNED}/{generation.name}{READY_SUFFIX}", b"")
         return Settled((), tuple(generation.name for generation in pending), copied)
@@ -246,11 +260,12 @@ def revive(vault: Vault, files: Collection[str], *, recent: timedelta = RECENT) 
     Raises:
         DamagedVaultError, RevokedError, StoreError: as of `settle`.
     """
-    found = survey(vault.store, vault.jobs)
-    wanted = waiting_files(found) & set(files)
-    if not wanted:
-        return 0
-    return _copy(vault, found, mark(found, needed=standing_files(found) | wanted), recent)
+    with copying(vault.store) as session:
+        found = survey(vault.store, vault.jobs)
+        wanted = waiting_files(found) & set(files)
+        if not wanted:
+            return 0
+        return _copy(vault, session, found, mark(found, needed=standing_files(found) | wanted), recent)
 
 
 def purge(vault: Vault, live: Live | None = None, *, older_than: timedelta, dry_run: bool = False) -> Purged:
@@ -314,56 +329,89 @@ def _waited(store: ObjectStore, grace: timedelta, until: float) -> list[Waiting]
 
 def _waiting(store: ObjectStore, grace: timedelta) -> list[Waiting]:
     """The sessions that are not decided; those that were announced too long ago are revoked."""
-    announced = {info.key.removeprefix(f"{SESSIONS}/"): info.modified for info in store.list_objects(SESSIONS)}
+    announced = list(store.list_objects(SESSIONS))
     if not announced:
         return []
     decided = {info.key.removeprefix(f"{INDEX}/") for info in store.list_objects(INDEX)}
     now = store_time(store)
     waiting = []
-    for session, since in sorted(announced.items()):
-        if session in decided:
-            continue
-        if now - since < grace:
-            waiting.append(Waiting(session, now - since))
-        else:
-            store.put_if_absent(f"{INDEX}/{session}", b"")
-            store.delete(f"{SESSIONS}/{session}")
+    for info in announced:
+        session, age = info.key.removeprefix(f"{SESSIONS}/"), now - info.modified
+        if session not in decided:
+            with contextlib.suppress(ObjectNotFoundError):  # it has just ended
+                collector = read_collector(store, info)
+                if age < patience(collector, grace):
+                    waiting.append(Waiting(session, age, collector is not None))
+                    continue
+                store.put_if_absent(f"{INDEX}/{session}", b"")
+        # also where whoever decided it was killed before this: packs of what is announced are left alone
+        store.delete(info.key)
     return waiting
 
 
-def _copy(vault: Vault, found: Survey, marked: Marked, recent: timedelta) -> int:
+def _copy_pending(vault: Vault, pending: Iterable[Generation], live: Live | None, recent: timedelta) -> int | None:
+    """Copy what is needed of all that is condemned and not ready; None where there is more of it than these."""
+    store = vault.store
+    # announced before it looks, as every writer: who condemns what this builds upon waits for it
+    with copying(store) as session:
+        found = survey(store, vault.jobs)
+        # `repair` names packs alone; who was announced before their segments were named is waited for, too
+        if condemn(store, (), found, mark(found)) is not None:
+            return None
+        # what others condemned since is not ready with these, and must be whole until it is: its sessions come first
+        waited = {session for generation in pending for session in generation.condemned.segments}
+        if not found.condemned.segments - found.ready.segments <= waited:
+            return None
+        needed = standing_files(found) | _needed(store, found, pending_files(found), live, recent)
+        return _copy(vault, session, found, mark(found, needed=needed), recent)
+
+
+def _copy(vault: Vault, session: str, found: Survey, marked: Marked, recent: timedelta) -> int:
     """Store anew what is needed of condemned packs and segments; how many bytes of blobs."""
     condemned = found.condemned
     standing = {segment.session: segment for segment in found.segments if segment.session not in condemned.segments}
-    named = {pack for segment in standing.values() for pack in segment.packs} - condemned.packs
     blobs = [entry for entry in marked.entries.values() if entry.pack in condemned.packs]
-    # packs that stay, and that no standing segment names
-    orphaned = [
-        entry for entry in marked.entries.values() if entry.pack not in condemned.packs and entry.pack not in named
-    ]
-    recipes = [recipe for recipe, session in marked.recipes.values() if session not in standing]
+    orphaned = _orphaned(found, marked)
+    recipes = [recipe for recipe, writer in marked.recipes.values() if writer not in standing]
     claims = _claims(vault.store, found, recent)
     if not blobs and not orphaned and not recipes and not claims:
         return 0
-    journal = begin_session(vault.store, None, None, resume=False)
-    sink = PackSink(vault.store, journal, vault.config.pack_bytes, claiming=False)
-    try:
+    sink = PackSink(vault.store, Journal(None, session), vault.config.pack_bytes, claiming=False)
+    with contextlib.closing(sink):
         for entry, blob in _verified(vault, marked, blobs):
             sink.add(entry._replace(pack=""), blob)
         sink.add_recipes(recipes)
         sink.finish()
-        sizes = found.named()
-        made = sink.listing
-        listing = Listing([*made.entries, *orphaned], made.recipes, made.claimed, sorted(claims), claims)
-        packs = {**sink.packs, **{entry.pack: sizes[entry.pack] for entry in orphaned}}
-        if not vault.store.put_if_absent(f"{INDEX}/{journal.session}", write_segment(listing, packs)):
-            raise RevokedError("Another collector took the copying for abandoned", hint="Run the command again")
-    finally:
-        sink.close()
-        journal.discard()
-        vault.store.delete(f"{SESSIONS}/{journal.session}")
+    sizes = found.named()
+    made = sink.listing
+    listing = Listing([*made.entries, *orphaned], made.recipes, made.claimed, sorted(claims), claims)
+    packs = {**sink.packs, **{entry.pack: sizes[entry.pack] for entry in orphaned}}
+    key, data = f"{INDEX}/{session}", write_segment(listing, packs)
+    # what is there may be our own, of an attempt whose answer was lost
+    if not vault.store.put_if_absent(key, data) and vault.store.get(key) != data:
+        raise revoked()
     vault.refresh()
     return sum(entry.stored for entry in blobs)
+
+
+def _orphaned(found: Survey, marked: Marked) -> list[Entry]:
+    """What is needed in packs that stay, and listed by segments that go alone."""
+    condemned = found.condemned
+    stay = [segment for segment in found.segments if segment.session not in condemned.segments]
+    places = {(entry.pack, entry.offset): entry for entry in marked.entries.values()}
+    orphaned = {
+        (entry.pack, entry.offset)
+        for segment in found.segments
+        if segment.session in condemned.segments and not condemned.packs.issuperset(segment.packs)
+        for entry in segment.entries()
+        if entry.pack not in condemned.packs and (entry.pack, entry.offset) in places
+    }
+    packs = {pack for pack, _ in orphaned}
+    for segment in stay if packs else ():
+        # another segment of the same pack may list other parts of it
+        if not packs.isdisjoint(segment.packs):
+            orphaned.difference_update((entry.pack, entry.offset) for entry in segment.entries())
+    return [places[place] for place in sorted(orphaned)]
 
 
 def _verified(vault: Vault, marked: Marked, blobs: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:

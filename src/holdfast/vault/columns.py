@@ -86,6 +86,7 @@ def write_tables(kind: str, tables: Mapping[str, Mapping[str, Column]]) -> bytes
     """
     frames: list[bytes] = []
     listed, plain = [], 0
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
     for name, columns in tables.items():
         described: list[list[Any]] = []
         rows = {len(column) for column in columns.values()}
@@ -93,14 +94,14 @@ def write_tables(kind: str, tables: Mapping[str, Mapping[str, Column]]) -> bytes
             raise ValueError(f"the columns of {name} have {sorted(rows)} rows")
         for title, column in columns.items():
             form, parts = _column(column)
-            packed = [zstandard.ZstdCompressor(level=LEVEL, write_checksum=False).compress(part) for part in parts]
+            packed = [compressor.compress(part) for part in parts]
             frames += packed
             plain += sum(map(len, parts))
             length = [len(parts[1])] if form == _TEXT else []
             described.append([title, form, *map(len, packed), *length])
         listed.append([name, rows.pop() if rows else 0, described])
     text = json.dumps({"kind": kind, "tables": listed}, sort_keys=True, separators=(",", ":")).encode()
-    header = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False).compress(text)
+    header = compressor.compress(text)
     data = b"".join([_HEAD.pack(MAGIC, len(header)), header, *frames])
     if plain > _limit(len(data) + CHECK_BYTES) or len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"{plain} bytes in {len(data)} are more than a reader takes")

@@ -32,6 +32,9 @@ Item = TypeVar("Item")
 
 # SQLite takes 32,766 values in a query
 VALUES_A_QUERY = 30_000
+# rows come with their pack: another process may change the file between two queries
+PLACES = "blobs CROSS JOIN packs ON packs.number = blobs.pack"
+PLACES_KEY = ("id", "pack", "offset")
 ENTRY_COLUMNS = "b.id, p.key, b.offset, b.stored, b.plain, b.base, b.depth, b.kind, p.segment"
 
 
@@ -223,12 +226,10 @@ class Index:
     def all_entries(self) -> Iterator[Entry]:
         """All places of all blobs, ordered by id."""
         active = self._active(standing=False)
-        packs = {number: (key, segment) for number, segment, key, _ in self._file.packs()}
-        columns = "id, pack, offset, stored, plain, base, depth, kind"
-        for name, pack, *rest in self._file.pages(columns, "blobs", ("id", "pack", "offset")):
-            key, segment = packs[pack]
+        columns = "segment, id, key, offset, stored, plain, base, depth, kind"
+        for segment, *entry in self._file.pages(columns, PLACES, PLACES_KEY):
             if segment in active:
-                yield Entry(name, key, *rest)
+                yield Entry(*entry)
 
     def packs(self) -> dict[str, int]:
         """Keys and sizes of all packs that a segment names."""
@@ -264,9 +265,7 @@ class Index:
         """Blobs whose chain of bases cannot be built upon, though they have a place that could."""
         places: dict[bytes, list[bytes]] = {}
         active = self._active(standing=True)
-        packs = {number: (key, segment) for number, segment, key, _ in self._file.packs()}
-        for name, pack, base in self._file.pages("id, pack, base", "blobs", ("id", "pack", "offset")):
-            key, segment = packs[pack]
+        for name, key, segment, base in self._file.pages("id, key, segment, base", PLACES, PLACES_KEY):
             if segment in active and key not in self.known.condemned_packs:
                 places.setdefault(name, []).append(base)
         fallen: set[bytes] = set()
@@ -283,8 +282,16 @@ class Index:
     def _condemned(self) -> "Iterator[Any]":
         keys = [info.key for info in self._store.list_objects(CONDEMNED)]
         keys = [key for key in keys if not key.endswith(READY_SUFFIX)]
-        for key, data in zip(keys, concurrently(self._store.get, keys, self._jobs), strict=True):
-            yield read_condemned(key, data)
+
+        def fetch(key: str) -> bytes | None:
+            try:
+                return self._store.get(key)
+            except ObjectNotFoundError:  # purged since, and gone from the index, which is listed next
+                return None
+
+        for key, data in zip(keys, concurrently(fetch, keys, self._jobs), strict=True):
+            if data is not None:
+                yield read_condemned(key, data)
 
     def _read(self, sessions: Sequence[str]) -> None:
         def fetch(session: str) -> bytes:

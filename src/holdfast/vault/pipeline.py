@@ -18,7 +18,7 @@ class Pipeline:
     """Runs tasks in daemon threads and hands their results on in the order in which they were given.
 
     Args:
-        jobs: threads; the work is done by the caller where there is one alone.
+        jobs: threads.
         ahead: tasks under way at a time.
     """
 

@@ -53,7 +53,9 @@ def words(store: ObjectStore, clone: str, folder: str = ROOTS) -> list[str]:
 def register(
     store: ObjectStore, clone: str, name: str, files: Iterable[str], replaced: Sequence[str], folder: str = ROOTS
 ) -> None:
-    """Say what a clone needs, instead of what it said before. Nothing is written where that is the same.
+    """Say what a clone needs, instead of what it said before.
+
+    That is written though it be the same: another process of the clone may be about to take back what was said before.
 
     Args:
         store: where the vault is, or a remote.
@@ -67,12 +69,10 @@ def register(
         StoreError: the store cannot be written.
     """
     data = write_tables(_KIND, {"clone": {"name": [name]}, "files": {"oid": sorted(set(files))}})
-    # what it says names the key, and a nonce what is said again after something else was
+    # what it says names the key, with a nonce: no key is used twice
     digest = blake3(data).hexdigest(length=16)
-    same = [key for key in replaced if key.split("/")[-1].startswith(digest)]
-    if not same:
-        store.put(f"{folder}/{clone}/{digest}-{secrets.token_hex(8)}", data)
-    store.delete_many([key for key in replaced if key not in same[:1]])
+    store.put(f"{folder}/{clone}/{digest}-{secrets.token_hex(8)}", data)
+    store.delete_many(replaced)
 
 
 def registrations(store: ObjectStore, folder: str = ROOTS) -> list[Registration]:
