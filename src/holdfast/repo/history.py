@@ -108,8 +108,9 @@ class HistoryReader:
         if answers and (answer := self._cache.answer(place, digest)) is not None:
             self.reached.update(answer.reached)
             self._given = answer
-            for entry, origin in zip(answer.named, answer.origins, strict=True):
-                yield Sighting(entry.out, entry.file, origin, entry.version)
+            if answer.named:
+                outs, files, versions = zip(*answer.named, strict=True)
+                yield from map(Sighting._make, zip(outs, files, answer.origins, versions, strict=True))
             return
         answer = Answer()
         for origin in order_commits(self.objects, list_tips(self.folder, self.objects, state), roots):
