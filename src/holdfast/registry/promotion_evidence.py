@@ -97,13 +97,16 @@ def _stored(
     root: Path, rules: GateRules, model: Model, champion: Version, stores: Stores | None, predicted: str | None
 ) -> Predictions | None:
     oid = champion.source.get(PREDICTIONS)
-    if oid is None and predicted is not None:
-        oid = _committed(root, model.id, champion.name, predicted)
+    beside = root / predictions_path(model.id)
+    found = file_md5(beside) if beside.is_file() else None
+    if oid is None:
+        tracked = _tracked(root, model.id, champion.name)
+        # what lies beside the model is the version's own if the commit that brought the version had it, wherever
+        oid = tracked.get(predicted or "") or (found if found in tracked.values() else None)
     if oid is None:
         return None
     name = f"{champion.name}'s predictions"
-    beside = root / predictions_path(model.id)
-    if beside.is_file() and file_md5(beside) == oid:
+    if found == oid:
         return read_predictions(beside, rules.columns, name=name)
     if stores is None:
         return None
@@ -114,15 +117,15 @@ def _stored(
     return read_predictions(object_path(stores.cache, MD5, oid), rules.columns, name=name)
 
 
-def _committed(root: Path, model_id: str, version: str, path: str) -> str | None:
-    """The md5 of a file as DVC tracked it in the commit that brought a version."""
+def _tracked(root: Path, model_id: str, version: str) -> dict[str, str]:
+    """What the pipeline had in the commit that brought a version: md5s by path."""
     git_root = find_git_root(root)
     if git_root is None:
-        return None
+        return {}
     history = RegistryHistory(Project(root.resolve(), git_root))
     commit = history.introduced(model_id, version)
     if commit is None:
-        return None
+        return {}
     try:
         outs = read_lock(
             history.file_at(commit, LOCK_FILE) or b"",
@@ -130,8 +133,8 @@ def _committed(root: Path, model_id: str, version: str, path: str) -> str | None
             read_definitions(history.file_at(commit, PIPELINE_FILE) or b""),
         )
     except UnreadableFileError:
-        return None
-    return next((out.oid for out in outs if out.path == path), None)
+        return {}
+    return {out.path: out.oid for out in outs}
 
 
 def _latency(metrics: Mapping[str, Any]) -> float | None:
