@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from holdfast.formats.dtypes import BITS
 from holdfast.vault import codec
+from holdfast.vault.codec_choice import MIN_BUCKET_ELEMENTS, _buckets
 from holdfast.vault.codec_elements import CODES, ELEMENTS, OPAQUE
 from holdfast.vault.codec_encoder import BLOCK_BYTES
+from holdfast.vault.codec_entropy import FRACTION_BITS, entropy
+from holdfast.vault.codec_sections import rotation_of
 
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 4}
 # NaNs with payloads, quiet and signalling, infinities, both zeros, the smallest and largest subnormals and normals
@@ -271,6 +274,41 @@ def test_a_base_that_is_no_help_is_not_needed() -> None:
     assert codec.decode(blob) == normal(50_000).tobytes()
 
 
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_the_rotation_is_told_from_the_median(width: int) -> None:
+    bits = 8 * width
+    for median in {*range(300), *(2**power + step for power in range(1, bits) for step in (-2, -1, 0, 1))}:
+        if not 0 <= median < 2**bits:
+            continue
+        halves = ((median + 1) ** 2).bit_length() - 1
+        expected = 7 if halves >= 2 * (bits - 8) else (38 - halves) // 2 if bits == 32 and 28 <= halves <= 37 else 0
+        for low, high in ((0, 0), (0, 2**bits - 1), (2**bits - 1, 2**bits - 1), (0, median)):
+            numbers = np.array([low, high, median, median, median], f"<u{width}")
+            assert rotation_of(numbers) == (expected if width > 1 else 0), (median, low, high)
+        assert rotation_of(np.array([0, median, median - 1 if median else 0, 2**bits - 1], f"<u{width}")) == (
+            expected if width > 1 else 0
+        )
+    assert rotation_of(np.empty(0, f"<u{width}")) == 0
+
+
+def test_entropy_is_shannon_s_with_miller_s_correction() -> None:
+    counts = np.array([[5, 0, 3, 1], [0, 0, 0, 0], [7, 0, 0, 0], [1, 1, 1, 1]])
+    wanted = 0.0
+    for row in counts:
+        some = row[row > 0]
+        wanted -= float((some * np.log2(some / some.sum())).sum())
+        wanted += max(0, len(some) - 1) * np.log2(np.e) / 2
+    assert entropy(counts) / (1 << FRACTION_BITS) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_buckets_at_both_ends_have_enough() -> None:
+    elements = MIN_BUCKET_ELEMENTS * 2048 // 64  # 64 of 2,048 sampled numbers are enough
+    assert _buckets([63, 1, 1920, 1, 63], 100, elements) == (101, 3)
+    assert _buckets([62, 1, 1922, 1, 62], 100, elements) == (102, 1)
+    assert _buckets([64, 1920, 64], 100, elements) == (100, 3)
+    assert _buckets([1000, 1048], 100, 2 * MIN_BUCKET_ELEMENTS - 1) == (0, 1)
+
+
 # --- buffers, ranges, threads, memory ----------------------------------------------------------------------------------
 
 
@@ -282,6 +320,10 @@ def test_any_buffer_at_any_address() -> None:
         shifted, shifted_base = bytearray(b"\0" * shift + data), memoryview(b"\0" * shift + base)[shift:]
         assert codec.encode(memoryview(shifted)[shift:], "F32", shifted_base) == expected
         assert codec.decode(bytearray(expected), shifted_base) == data
+        for blob, its_base in ((expected, shifted_base), (codec.encode(data, "F32"), None)):
+            shifted[shift:] = bytes(len(data))
+            codec.decode_into(blob, memoryview(shifted)[shift:], its_base)
+            assert shifted == b"\0" * shift + data
     assert codec.encode(memoryview(weights), "F32") == codec.encode(weights.tobytes(), "F32")
     wide = memoryview(np.zeros(1000, "<f8"))
     assert codec.decode(codec.encode(data, "F32", memoryview(weights)), memoryview(weights)) == data

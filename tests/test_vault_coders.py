@@ -88,10 +88,12 @@ def test_they_end_with_their_parent() -> None:
 class WrongLoops(NumpyLoops):
     """Those of a faulty processor."""
 
-    def differences(self, values: Array, base: Array, element: Element, order: Order | None) -> Array:
-        out = super().differences(values, base, element, order)
+    def differences(
+        self, values: Array, base: Array, element: Element, lowest: int, buckets: int
+    ) -> tuple[Array, list[int], Order]:
+        out, counts, order = super().differences(values, base, element, lowest, buckets)
         out[77] ^= 1
-        return out
+        return out, counts, order
 
 
 def test_what_cannot_be_encoded_is_told() -> None:

@@ -15,8 +15,7 @@ codec  name      fields
                  section of its folded differences
 =====  ========  =====================================================================================================
 
-Differences, buckets and the order of a block are those of `holdfast.vault.codec_loops`; with one bucket, the order is
-that of the block.
+Differences and buckets are those of `holdfast.vault.codec_loops`.
 """
 
 import numpy as np
@@ -26,7 +25,7 @@ from holdfast.vault.codec_entropy import planes_entropy, sample_of
 from holdfast.vault.codec_loops import Loops, Order
 from holdfast.vault.codec_reader import Reader, number_bytes
 from holdfast.vault.codec_sections import read_section, rotated, write_section
-from holdfast.vault.codec_streams import plain_of_frame, zstd_frame
+from holdfast.vault.codec_streams import read_frame, zstd_frame
 
 RAW, CONSTANT, ZSTD, PLANES, SAME, DELTA = range(6)
 CODECS = ("raw", "constant", "zstd", "planes", "same", "delta")
@@ -53,14 +52,12 @@ def _rotation(numbers: Array, element: Element) -> int:
 
 def write_delta(
     numbers: Array, base: Array, element: Element, loops: Loops, lowest: int, buckets: int
-) -> tuple[list[bytes], Order | None]:
-    """The parts of a delta block's fields, and the order of the base, which only floats of several buckets have."""
-    parts, order, counts = [bytes([buckets - 1])], None, [len(numbers)]
+) -> tuple[list[bytes], Order]:
+    """The parts of a delta block's fields, and the order of the base as the loops know it."""
+    differences, counts, order = loops.differences(numbers, base, element, lowest, buckets)
+    parts = [bytes([buckets - 1])]
     if buckets > 1:
-        order = loops.order(base, element, lowest, buckets)
-        counts = order.counts.tolist()
         parts += [number_bytes(lowest), *map(number_bytes, counts)]
-    differences = loops.differences(numbers, base, element, order)
     start = 0
     for count in filter(None, counts):
         parts += write_section(differences[start : start + count], None, loops)
@@ -75,7 +72,7 @@ def write_zstd(plain: Array) -> list[bytes]:
 
 
 def read_block(
-    reader: Reader, out: Array, base: Array | None, element: Element, loops: Loops, order: Order | None = None
+    reader: Reader, out: Array, base: Array | None, element: Element, loops: Loops, order: Order = None
 ) -> None:
     """A block's bytes, written to ``out``.
 
@@ -85,20 +82,25 @@ def read_block(
         base: the base's numbers, unsigned integers of the element's width; None where it has none, or fewer numbers.
         element: the numbers' type.
         loops: the loops to use.
-        order: the order of the base where it is known.
+        order: what `write_delta` found, which is proven, not trusted.
 
     Raises:
         DamagedBlobError: it does not hold them.
     """
-    codec = reader.byte()
     whole = len(out) // element.width * element.width
     numbers = out[:whole].view(element.unsigned)
+    if not numbers.flags.aligned:  # a buffer may begin anywhere, and the loops take no such arrays
+        aligned = np.empty_like(out)
+        read_block(reader, aligned, base, element, loops, order)
+        out[:] = aligned
+        return
+    codec = reader.byte()
     if codec == RAW:
         out[:whole] = np.frombuffer(reader.take(whole), np.uint8)
     elif codec == CONSTANT:
         numbers[:] = np.frombuffer(reader.take(element.width), element.unsigned)
     elif codec == ZSTD:
-        out[:whole] = np.frombuffer(plain_of_frame(reader, reader.take(reader.number()), whole), np.uint8)
+        out[:whole] = read_frame(reader, whole)
     elif codec == PLANES:
         centre = np.frombuffer(reader.take(element.width), element.unsigned)
         read_section(reader, numbers, loops)
@@ -116,22 +118,18 @@ def read_block(
     reader.end()
 
 
-def _read_delta(
-    reader: Reader, numbers: Array, base: Array, element: Element, loops: Loops, order: Order | None
-) -> None:
+def _read_delta(reader: Reader, numbers: Array, base: Array, element: Element, loops: Loops, order: Order) -> None:
     buckets = reader.byte() + 1
-    counts = [len(numbers)]
+    lowest, counts = 0, [len(numbers)]
     if buckets > 1:
         lowest = reader.number()
         counts = [reader.number() for _ in range(buckets)]
         if element.mantissa is None or lowest + buckets > 1 << element.exponent_bits or sum(counts) != len(numbers):
             raise reader.damage("it has buckets that its numbers cannot have")
-        order = order or loops.order(base, element, lowest, buckets, np.array(counts, np.int64))
-        if counts != order.counts.tolist():
-            raise reader.damage("its buckets are wrong, or its base is not the one that it was encoded against")
     differences = np.empty_like(numbers)
     start = 0
     for count in filter(None, counts):
         read_section(reader, differences[start : start + count], loops)
         start += count
-    loops.restore(differences, base, element, order, numbers)
+    if not loops.restore(differences, base, element, lowest, counts, numbers, order):
+        raise reader.damage("its buckets are wrong, or its base is not the one that it was encoded against")

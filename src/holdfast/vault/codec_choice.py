@@ -12,7 +12,9 @@ The rule:
    part in `holdfast.vault.codec_encoder.DOUBT`, the other one is encoded, too, and the smaller one stays.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -87,24 +89,27 @@ def _delta(some: Array, base: Array, elements: int, element: Element) -> Way:
     lowest, buckets, rows, cells = 0, 1, 1, lengths
     if element.mantissa is not None and changed >= MIN_SORTED * len(folded):
         exponents = exponents_of(base, element)
-        first = exponents.min()
-        rows = int(exponents.max() - first) + 1
-        cells = (exponents - first).astype(np.intp) * _LENGTHS + lengths
+        first = int(exponents.min())
+        rows = int(exponents.max()) - first + 1
+        exponents -= exponents.dtype.type(first)
+        cells = exponents.astype(np.intp)
+        cells *= _LENGTHS
+        cells += lengths
     counts = np.bincount(cells, minlength=rows * _LENGTHS).reshape(rows, _LENGTHS)
     if rows > 1:
-        lowest, buckets = _buckets(counts.sum(axis=1), int(first), elements)
+        lowest, buckets = _buckets(counts.sum(axis=1).tolist(), first, elements)
     bits = entropy(counts) + (int(lengths.sum()) - changed << FRACTION_BITS)
     return Way(DELTA, _bytes_of(bits, len(some), elements), lowest=lowest, buckets=buckets)
 
 
-def _buckets(counts: Array, first: int, elements: int) -> tuple[int, int]:
+def _buckets(counts: list[int], first: int, elements: int) -> tuple[int, int]:
     """The exponent of the lowest bucket, and how many buckets there are; by how many of a sample each exponent has."""
-    sampled = int(counts.sum())
+    ends = list(accumulate(counts))
+    sampled = ends[-1]
     needed = -(-MIN_BUCKET_ELEMENTS * sampled // elements)
     if 2 * needed > sampled:
         return 0, 1
-    ends = np.cumsum(counts)
-    low, high = (int(place) for place in ends.searchsorted([needed, sampled - needed + 1]))
+    low, high = bisect_left(ends, needed), bisect_left(ends, sampled - needed + 1)
     return first + low, min(high - low + 1, MAX_BUCKETS)
 
 

@@ -33,9 +33,10 @@ def planes_entropy(sample: Array) -> int:
 
 def entropy(counts: Array) -> int:
     """Bits that symbols take, in parts of 2^-`FRACTION_BITS`; each row of counts is of a code of its own."""
-    table = _n_log_n()
-    symbols = np.count_nonzero(counts) - np.count_nonzero(counts.any(axis=1))
-    return int(table[counts.sum(axis=1)].sum()) - int(table[counts].sum()) + int(symbols) * _BIAS
+    table, rows = _n_log_n(), counts.sum(axis=1)
+    there = counts[counts > 0]
+    symbols = len(there) - np.count_nonzero(rows)
+    return int(table[rows].sum()) - int(table[there].sum()) + int(symbols) * _BIAS
 
 
 @cache

@@ -4,45 +4,18 @@ The work goes piece by piece, each of which fits into a core's second-level cach
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import accumulate
+from operator import add, gt, sub
 
 import numpy as np
 
 from holdfast.vault.codec_elements import Array, Element
-from holdfast.vault.codec_loops import Order
+from holdfast.vault.codec_loops import Marks, Order
 
-PIECE_ELEMENTS = 3 << 14
+PIECE_ELEMENTS = 1 << 16  # no more: places are kept in 16 bits
 # the most that glibc adapts to, less what it adds for itself
 _KEPT_BYTES = (1 << 25) - (1 << 16)
-
-
-@dataclass(frozen=True)
-class NumpyOrder(Order):
-    """The same, piece by piece.
-
-    Attributes:
-        places: for each piece the places of its sorted elements, counted from its start; intp.
-        bounds: where each bucket begins among them, and where the last one ends; int64 of shape (pieces, buckets + 1).
-    """
-
-    places: list[Array]
-    bounds: Array
-
-    def pieces(self) -> Iterator[tuple[slice, Array, list[tuple[slice, slice]]]]:
-        """For each piece where it lies in the block, its places, and from where to where its part of each bucket goes:
-        a slice of the sorted piece, a slice of the sorted block.
-        """
-        lengths = np.diff(self.bounds, axis=1)
-        targets = np.cumsum(self.counts) - self.counts + np.cumsum(lengths, axis=0) - lengths
-        start = 0
-        for place, bounds, row in zip(self.places, self.bounds.tolist(), targets.tolist(), strict=True):
-            parts = [
-                (slice(low, high), slice(target, target + high - low))
-                for low, high, target in zip(bounds, bounds[1:], row, strict=False)
-                if low < high
-            ]
-            yield slice(start, start + len(place)), place, parts
-            start += len(place)
+_SIGNED = {width: np.dtype(f"<i{width}") for width in (1, 2, 4, 8)}
 
 
 class NumpyLoops:
@@ -55,75 +28,101 @@ class NumpyLoops:
         # large array freed; nothing is written here, so that no memory is taken. Sorting is five times as fast.
         np.empty(_KEPT_BYTES, np.uint8)
 
-    def order(self, base: Array, element: Element, lowest: int, buckets: int, counts: Array | None = None) -> Order:
-        """The order by the exponents of a block of floats."""
-        del counts  # sorting finds them out anyway
-        bounds, places = [], []
-        wanted = np.arange(buckets + 1, dtype=np.uint16)
-        for piece in _pieces(len(base)):
-            found = buckets_of(base[piece], element, lowest, buckets)
-            # bytes are sorted by counting, which is as fast on a processor without wide vectors
-            place = np.argsort(found, kind="stable")
-            bounds.append(found.take(place).searchsorted(wanted))
-            places.append(place)
-        table = np.stack(bounds)
-        return NumpyOrder(lowest, np.diff(table, axis=1).sum(axis=0), places, table)
-
-    def holds(self, order: Order, base: Array, element: Element) -> bool:
-        """Whether an order is that of the base: as good a proof as finding it again, and faster."""
-        if not isinstance(order, NumpyOrder):
-            return False
-        all_buckets = np.arange(len(order.counts), dtype=np.uint8)
-        for piece, place, bounds in zip(_pieces(len(base)), order.places, order.bounds, strict=True):
-            in_order = buckets_of(base[piece], element, order.lowest, len(order.counts)).take(place)
-            if not np.array_equal(in_order, np.repeat(all_buckets, np.diff(bounds))):
-                return False
-            falls = np.flatnonzero(place[1:] <= place[:-1])
-            if not (in_order[falls] < in_order[falls + 1]).all():
-                return False
-        return True
-
-    def differences(self, values: Array, base: Array, element: Element, order: Order | None) -> Array:
-        """The differences, in their order; as they lie in the block where it is None."""
+    def differences(
+        self, values: Array, base: Array, element: Element, lowest: int, buckets: int
+    ) -> tuple[Array, list[int], Order]:
+        """The differences, sorted by bucket, how many each bucket has, and what `restore` may be given."""
         out = np.empty_like(values)
-        if isinstance(order, NumpyOrder):
-            for piece, place, runs in order.pieces():
-                in_order = folded_differences(values[piece], base[piece], element).take(place)
-                for source, target in runs:
-                    out[target] = in_order[source]
-        else:
+        if buckets == 1:
             for piece in _pieces(len(out)):
                 out[piece] = folded_differences(values[piece], base[piece], element)
-        return out
+            return out, [len(out)], None
+        in_order, rows, order = np.empty_like(values), [], []
+        for piece in _pieces(len(out)):
+            codes = base[piece]
+            found = buckets_of(codes, element, lowest, buckets)
+            places, bounds = _places(found, buckets)
+            in_order[piece] = folded_differences(values[piece], codes, element).take(places)
+            rows.append(bounds)
+            order.append(places.astype(np.uint16))  # of 64 bits, they would not stay in the cache until they are needed
+        counts = [sum(lengths) for lengths in zip(*map(_lengths, rows), strict=True)]
+        targets = _starts(counts)
+        for piece, bounds in zip(_pieces(len(out)), rows, strict=True):
+            _move(in_order[piece], bounds, targets, out, back=False)
+            targets = list(map(add, targets, _lengths(bounds)))
+        return out, counts, order
 
-    def restore(self, differences: Array, base: Array, element: Element, order: Order | None, out: Array) -> None:
-        """The values that `differences` was given, written to ``out``."""
-        if isinstance(order, NumpyOrder):
-            in_order, as_they_lie = np.empty((2, min(PIECE_ELEMENTS, len(out))), out.dtype)
-            for piece, place, runs in order.pieces():
-                for source, target in runs:
-                    in_order[source] = differences[target]
-                as_they_lie[place] = in_order[: len(place)]
-                out[piece] = _values(as_they_lie[: len(place)], base[piece], element)
-        else:
+    def restore(
+        self,
+        differences: Array,
+        base: Array,
+        element: Element,
+        lowest: int,
+        counts: list[int],
+        out: Array,
+        order: Order = None,
+    ) -> bool:
+        """The values that `differences` was given, written to ``out``; whether the buckets are the base's."""
+        in_order, as_they_lie = np.empty((2, min(PIECE_ELEMENTS, len(out))), out.dtype)
+        if len(counts) == 1:
             for piece in _pieces(len(out)):
-                out[piece] = _values(differences[piece], base[piece], element)
+                _unfold(differences[piece], base[piece], element, (in_order, as_they_lie), out[piece])
+            return True
+        sources, ends = _starts(counts), list(accumulate(counts))
+        known = iter(order or ())
+        for piece in _pieces(len(out)):
+            codes = base[piece]
+            found = buckets_of(codes, element, lowest, len(counts))
+            places, bounds = _places(found, len(counts), next(known, None))
+            following = list(map(add, sources, _lengths(bounds)))
+            if any(map(gt, following, ends)):
+                return False
+            _move(in_order, bounds, sources, differences, back=True)
+            sources = following
+            as_they_lie[places] = in_order[: len(places)]
+            _unfold(as_they_lie[: len(places)], codes, element, (in_order, as_they_lie), out[piece])
+        return True  # no bucket has more than it should, and all together have as many
 
-    def split_zeros(self, values: Array) -> tuple[Array, Array]:
+    def split_zeros(self, values: Array, nonzero: int) -> tuple[Array, Array]:
         """A bitmap of which values are not zero, the lowest bit of a byte first, and those values."""
-        nonzero = values != 0
-        kept = [values[piece].take(np.flatnonzero(nonzero[piece])) for piece in _pieces(len(values))]
-        return np.packbits(nonzero, bitorder="little"), np.concatenate(kept)
-
-    def join_zeros(self, flags: Array, nonzero: Array) -> Array:
-        """The values that `split_zeros` was given."""
-        values = np.zeros(len(flags), nonzero.dtype)
-        taken = 0
-        for piece in _pieces(len(flags)):
-            places = np.flatnonzero(flags[piece])
-            values[piece][places] = nonzero[taken : taken + len(places)]
+        flags = values != 0
+        bitmap = np.packbits(flags, bitorder="little")
+        if len(values) <= PIECE_ELEMENTS:
+            return bitmap, values.take(flags.nonzero()[0])
+        kept, taken = np.empty(nonzero, values.dtype), 0
+        for piece in _pieces(len(values)):
+            places = flags[piece].nonzero()[0]
+            kept[taken : taken + len(places)] = values[piece].take(places)
             taken += len(places)
-        return values
+        return bitmap, kept
+
+    def marks(self, bitmap: Array, length: int) -> tuple[Marks, int]:
+        """What `join_zeros` takes for a bitmap, and how many of its bits are set."""
+        flags = np.unpackbits(bitmap, count=length, bitorder="little").view(np.bool_)
+        if length <= PIECE_ELEMENTS:
+            places = flags.nonzero()
+        else:
+            places = tuple(flags[piece].nonzero()[0] for piece in _pieces(length))
+        return places, sum(map(len, places))
+
+    def join_zeros(self, marks: Marks, nonzero: Array, shift: int, out: Array) -> None:
+        """What `split_zeros` was given, shifted to the left, is added to ``out``."""
+        if nonzero.dtype != out.dtype:
+            out = out.view(np.uint8)[shift // 8 :: out.itemsize]
+        if len(marks) == 1:
+            out[marks] = nonzero
+            return
+        taken = 0
+        for piece, places in zip(_pieces(len(out)), marks, strict=True):
+            out[piece][places] = nonzero[taken : taken + len(places)]
+            taken += len(places)
+
+    def add_plane(self, plane: Array, shift: int, out: Array) -> None:
+        """Bytes, shifted to the left, are added to ``out``."""
+        for piece in _pieces(len(out)):
+            part = plane[piece].astype(out.dtype)
+            part <<= shift
+            out[piece] |= part
 
 
 def _pieces(length: int) -> Iterator[slice]:
@@ -131,11 +130,53 @@ def _pieces(length: int) -> Iterator[slice]:
         yield slice(start, start + PIECE_ELEMENTS)
 
 
+def _places(found: Array, buckets: int, known: Array | None = None) -> tuple[Array, list[int]]:
+    """The places of a piece's elements, sorted by bucket, intp of shape (elements,); and where each bucket begins among
+    them, and the last one ends.
+
+    Args:
+        found: the bucket of each element.
+        buckets: how many there are.
+        known: the places, where they are known: to prove them is faster than to find them.
+    """
+    numbers = np.arange(buckets, dtype=np.uint8)
+    if known is not None:
+        places = known.astype(np.intp)
+        in_order = found.take(places)
+        # bucket by bucket, and ascending in each: then no place is there twice
+        rises = in_order[1:] > in_order[:-1]
+        rises |= known[1:] > known[:-1]
+        if rises.all() and (in_order[1:] >= in_order[:-1]).all():
+            return places, [*in_order.searchsorted(numbers).tolist(), len(places)]
+    # bytes are sorted by counting, which is as fast on a processor without wide vectors
+    places = np.argsort(found, kind="stable")
+    return places, [*found.searchsorted(numbers, sorter=places).tolist(), len(places)]
+
+
+def _lengths(bounds: list[int]) -> list[int]:
+    return list(map(sub, bounds[1:], bounds))
+
+
+def _starts(counts: list[int]) -> list[int]:
+    return list(accumulate(counts[:-1], initial=0))
+
+
+def _move(piece: Array, bounds: list[int], places: list[int], block: Array, *, back: bool) -> None:
+    """A sorted piece's part of each bucket to its place in the sorted block, or back."""
+    for low, high, place in zip(bounds, bounds[1:], places, strict=False):
+        if low < high:
+            if back:
+                piece[low:high] = block[place : place + high - low]
+            else:
+                block[place : place + high - low] = piece[low:high]
+
+
 def buckets_of(base: Array, element: Element, lowest: int, buckets: int) -> Array:
     """The bucket of each element: uint8 of shape (elements,)."""
-    exponents = exponents_of(base, element)
-    found: Array = np.clip(exponents, lowest, lowest + buckets - 1)
-    found -= exponents.dtype.type(lowest)
+    found = exponents_of(base, element)
+    limit = found.dtype.type
+    found.clip(limit(lowest), limit(lowest + buckets - 1), out=found)
+    found -= limit(lowest)
     return found.astype(np.uint8, copy=False)
 
 
@@ -159,22 +200,29 @@ def folded_differences(values: Array, base: Array, element: Element) -> Array:
         steps ^= values
         steps -= base
     folded = steps << 1
-    folded ^= _signs(steps, shift)
+    folded ^= _signs(steps, shift)  # the steps themselves are not needed any more
     return folded
 
 
-def _values(folded: Array, base: Array, element: Element) -> Array:
-    steps = folded >> 1
-    steps ^= -(folded & 1)
+def _unfold(folded: Array, base: Array, element: Element, scratch: tuple[Array, Array], out: Array) -> None:
+    """The values of a piece, as their numbers lie; ``folded`` may be the second of the ``scratch`` that is used."""
+    other, steps = (part[: len(out)] for part in scratch)
+    np.bitwise_and(folded, 1, out=other)
+    np.right_shift(folded, 1, out=steps)
+    np.negative(other, out=other)
+    steps ^= other
+    if element.mantissa is None:
+        np.add(steps, base, out=out)
+        return
     steps += base
-    if element.mantissa is not None:
-        shift = element.bits - 1
-        crossed = _signs(steps ^ base, shift)
-        crossed &= (1 << shift) - 1
-        steps ^= crossed
-    return steps
+    np.bitwise_xor(steps, base, out=other)
+    crossed = _signs(other, element.bits - 1)
+    crossed &= (1 << (element.bits - 1)) - 1
+    np.bitwise_xor(steps, crossed, out=out)
 
 
 def _signs(values: Array, shift: int) -> Array:
-    """All bits of each value as its highest one is."""
-    return (values.view(f"<i{values.dtype.itemsize}") >> shift).view(values.dtype)
+    """All bits of each value as its highest one is; written over them."""
+    signed = values.view(_SIGNED[values.itemsize])
+    signed >>= shift
+    return values

@@ -18,12 +18,12 @@ class Reader:
     """
 
     def __init__(self, data: memoryview, what: str) -> None:
-        self.data, self.what, self.place = data, what, 0
+        self.data, self.what, self.place, self._end = data, what, 0, len(data)
 
     @property
     def left(self) -> int:
         """How many bytes are not yet taken."""
-        return len(self.data) - self.place
+        return self._end - self.place
 
     def take(self, length: int) -> memoryview:
         """The next bytes.
@@ -31,10 +31,12 @@ class Reader:
         Raises:
             DamagedBlobError: there are fewer.
         """
-        if length > self.left:
+        start = self.place
+        stop = start + length
+        if stop > self._end:
             raise self.damage(f"{length} bytes are declared where {self.left} are left")
-        self.place += length
-        return self.data[self.place - length : self.place]
+        self.place = stop
+        return self.data[start:stop]
 
     def byte(self) -> int:
         """The next byte.
@@ -43,7 +45,7 @@ class Reader:
             DamagedBlobError: there is none.
         """
         place = self.place
-        if place >= len(self.data):
+        if place >= self._end:
             raise self.damage("it ends too early")
         self.place = place + 1
         return self.data[place]
@@ -54,14 +56,20 @@ class Reader:
         Raises:
             DamagedBlobError: it does not end, is larger than `MAX_NUMBER`, or is written longer than it needs.
         """
+        data, place = self.data, self.place
         number = shift = 0
-        while (byte := self.byte()) > 0x7F:
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 56:
-                raise self.damage("a number does not end")
+        try:
+            while (byte := data[place]) > 0x7F:
+                number |= (byte & 0x7F) << shift
+                shift += 7
+                place += 1
+                if shift > 56:
+                    raise self.damage("a number does not end")
+        except IndexError:
+            raise self.damage("it ends too early") from None
         if byte == 0 and shift:
             raise self.damage("a number is written longer than it needs")
+        self.place = place + 1
         return number | byte << shift
 
     def end(self) -> None:
@@ -80,6 +88,8 @@ class Reader:
 
 def number_bytes(number: int) -> bytes:
     """What `Reader.number` reads."""
+    if number < 1 << 14:  # most are
+        return bytes((number,)) if number < 1 << 7 else bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -28,6 +28,7 @@ CONSTANT, RAW, ZSTD, ZEROS_APART = range(4)
 
 # a stream of however many zeros
 ALL_ZERO = bytes([CONSTANT, 0])
+_FORMS = [bytes([form]) for form in range(4)]
 
 # Huffman coding takes at least one bit a byte. Where a third and more of the bytes are zero, a bit for each byte and
 # then the other bytes are shorter: of 0.3 to 0.9, 0.65 was the smallest on the histories of benchmarks/gpt_history.py
@@ -43,16 +44,34 @@ _MATCHES_LEVEL = 3
 
 _NOTHING = np.empty(0, np.uint8)
 
-# a zstd context must not be used by two threads at a time
-_contexts = threading.local()
+
+class _Contexts(threading.local):
+    """zstd's contexts of a thread: one must not be used by two at a time."""
+
+    def __init__(self) -> None:
+        self.huffman = _compressor(1, **_HUFFMAN)
+        self.matching = _compressor(_MATCHES_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+def _compressor(level: int, **wishes: int) -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, **wishes)
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+_contexts = _Contexts()
 
 
 def write_stream(data: Array, loops: Loops) -> list[bytes]:
     """The parts of a stream that holds ``data``: uint8 of shape (bytes,)."""
     length = len(data)
-    if length >= MIN_APART_BYTES and 0 < np.count_nonzero(data) < MAX_NONZERO * length:
-        bitmap, kept = loops.split_zeros(data)
-        return [bytes([ZEROS_APART]), *write_stream(bitmap, loops), *_write_simple(kept)]
+    if length >= MIN_APART_BYTES:
+        nonzero = int(np.count_nonzero(data))
+        if not nonzero:
+            return [ALL_ZERO]
+        if nonzero < MAX_NONZERO * length:
+            bitmap, kept = loops.split_zeros(data, nonzero)
+            return [_FORMS[ZEROS_APART], *write_stream(bitmap, loops), *_write_simple(kept)]
     return _write_simple(data)
 
 
@@ -65,54 +84,66 @@ def read_stream(reader: Reader, length: int, loops: Loops) -> Array:
     if not length:
         return _NOTHING
     form = reader.byte()
-    if form == ZEROS_APART and length >= MIN_CODED_BYTES:
-        flags, ones = read_bitmap(reader, length, loops)
-        kept = _read_form(reader, reader.byte(), ones) if ones else _NOTHING
-        return loops.join_zeros(flags, kept)
-    return _read_form(reader, form, length)
+    if form != ZEROS_APART or length < MIN_CODED_BYTES:
+        return _read_simple(reader, form, length)
+    data = np.zeros(length, np.uint8)
+    _join_zeros(reader, 0, data, loops)
+    return data
 
 
-def read_plane(reader: Reader, length: int, loops: Loops) -> Array | None:
-    """The bytes of a stream, None where all of them are zero: most upper planes have nothing else.
+def read_plane(reader: Reader, shift: int, out: Array, loops: Loops) -> None:
+    """The bytes of a stream as those of ``out`` that begin at bit ``shift``, which are zero; with 0, ``out`` has no
+    content yet.
 
     Raises:
         DamagedBlobError: it does not hold them.
     """
-    if length and reader.data[reader.place : reader.place + 2] == ALL_ZERO:
-        reader.place += 2
-        return None
-    return read_stream(reader, length, loops)
+    form = reader.byte()
+    if form == CONSTANT:
+        value = reader.byte()
+        if not shift:
+            out.fill(value)
+        elif value:
+            out |= out.dtype.type(value << shift)
+    elif form == ZEROS_APART and len(out) >= MIN_CODED_BYTES:
+        if not shift:
+            out.fill(0)
+        _join_zeros(reader, shift, out, loops)
+    elif shift:
+        loops.add_plane(_read_simple(reader, form, len(out)), shift, out)
+    else:
+        out[:] = _read_simple(reader, form, len(out))
 
 
-def read_bitmap(reader: Reader, bits: int, loops: Loops) -> tuple[Array, int]:
-    """The bits of a bitmap, bool of shape (bits,), and how many of them are set.
+def read_bitmap(reader: Reader, bits: int, loops: Loops) -> Array:
+    """A bitmap: uint8 of shape (⌈bits / 8⌉,).
 
     Raises:
         DamagedBlobError: it does not hold them, or sets bits beyond them.
     """
-    bitmap = read_stream(reader, -(-bits // 8), loops)
+    bitmap = read_stream(reader, (bits + 7) // 8, loops)
     if bits % 8 and bitmap[-1] >> (bits % 8):
         raise reader.damage("a bitmap goes on beyond its end")
-    flags = np.unpackbits(bitmap, count=bits, bitorder="little").view(np.bool_)
-    return flags, int(np.count_nonzero(flags))
+    return bitmap
 
 
 def zstd_frame(data: Array, *, matches: bool) -> bytes:
     """A zstd frame of uint8 of shape (bytes,), Huffman coded alone or with matches, too."""
-    return _compressor(matches).compress(data.data)
+    return (_contexts.matching if matches else _contexts.huffman).compress(data.data)
 
 
-def plain_of_frame(reader: Reader, frame: memoryview, length: int) -> bytes:
-    """What a frame holds, which must be ``length`` bytes.
+def read_frame(reader: Reader, length: int) -> Array:
+    """What a frame holds, before which its own length lies, and which must be ``length`` bytes; not to be written to.
 
     Raises:
         DamagedBlobError: it is damaged or holds another number of bytes.
     """
+    frame = reader.take(reader.number())
     try:
         # the library allocates what a frame claims
         if zstandard.frame_content_size(frame) != length:
             raise reader.damage(f"a zstd frame does not hold the {length} bytes that belong there")
-        plain: bytes = _decompressor().decompress(frame, allow_extra_data=False)
+        plain = np.frombuffer(_contexts.decompressor.decompress(frame, allow_extra_data=False), np.uint8)
     except zstandard.ZstdError as error:
         raise reader.damage(f"a zstd frame cannot be read ({error})") from None
     if len(plain) != length:
@@ -127,16 +158,16 @@ def _write_simple(data: Array) -> list[bytes]:
     if data[0] == data[-1] and bool((data == data[0]).all()):
         return [bytes([CONSTANT, data[0]])]
     if length >= MIN_CODED_BYTES:
-        frame = zstd_frame(data, matches=False)
+        frame = _contexts.huffman.compress(data.data)
         size = number_bytes(len(frame))
         if len(size) + len(frame) < length:
-            return [bytes([ZSTD]), size, frame]
-    return [bytes([RAW]), data.tobytes()]
+            return [_FORMS[ZSTD], size, frame]
+    return [_FORMS[RAW], data.tobytes()]
 
 
-def _read_form(reader: Reader, form: int, length: int) -> Array:
+def _read_simple(reader: Reader, form: int, length: int) -> Array:
     if form == ZSTD:
-        return np.frombuffer(plain_of_frame(reader, reader.take(reader.number()), length), np.uint8)
+        return read_frame(reader, length)
     if form == RAW:
         return np.frombuffer(reader.take(length), np.uint8)
     if form == CONSTANT:
@@ -144,19 +175,8 @@ def _read_form(reader: Reader, form: int, length: int) -> Array:
     raise reader.damage(f"a stream has the unknown form {form}")
 
 
-def _compressor(matches: bool) -> zstandard.ZstdCompressor:
-    name = "matching" if matches else "huffman"
-    made: zstandard.ZstdCompressor | None = getattr(_contexts, name, None)
-    if made is None:
-        level, wishes = (_MATCHES_LEVEL, {}) if matches else (1, _HUFFMAN)
-        parameters = zstandard.ZstdCompressionParameters.from_level(level, **wishes)
-        made = zstandard.ZstdCompressor(compression_params=parameters)
-        setattr(_contexts, name, made)
-    return made
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    made: zstandard.ZstdDecompressor | None = getattr(_contexts, "decompressor", None)
-    if made is None:
-        made = _contexts.decompressor = zstandard.ZstdDecompressor()
-    return made
+def _join_zeros(reader: Reader, shift: int, out: Array, loops: Loops) -> None:
+    length = len(out)
+    marks, ones = loops.marks(read_bitmap(reader, length, loops), length)
+    if ones:
+        loops.join_zeros(marks, _read_simple(reader, reader.byte(), ones), shift, out)
