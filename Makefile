@@ -11,7 +11,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # -c pins every version; torch is named with its pin, so that pip does not look for another build of it
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test soak check bench docs clean
+.PHONY: run test soak check bench bench-full docs clean
 
 run: $(INSTALLED_RUN)  ## rebuild the model, store it, and show what there is
 	dvc repro
@@ -52,6 +52,10 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/gate_coverage.py
 	python benchmarks/sources_verify.py
 	python benchmarks/stream_speed.py
+
+bench-full: bench  ## with those that take a quarter of an hour each
+	python benchmarks/gc_speed.py
+	python benchmarks/gc_objects.py
 
 docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
 	python docs/generate.py

@@ -1,6 +1,6 @@
 """How long a plan of `holdfast gc` takes over many objects of a remote, how much memory, and how both grow.
 
-    python benchmarks/gc_objects.py --work FOLDER [--small]
+    python benchmarks/gc_objects.py [--work FOLDER] [--small]
 
 Simulated: 100,000 and 1,000,000 objects that a store lists without a network, half of them members of a tracked folder,
 half of them named by nothing; the plan is made and written as `gc plan --scope remote -o plan.json` does it, by a
@@ -29,6 +29,7 @@ from holdfast.objectstore.store import ObjectInfo, ObjectNotFoundError
 from vault_worlds import S3Server, s3_server
 
 TOOLS = Path(sys.executable).parent
+KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gc-objects"
 OBJECT_BYTES = 1000
 WRITTEN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 COUNTS = (100_000, 1_000_000)
@@ -39,7 +40,7 @@ PUT_JOBS = 16
 def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the repositories and the server")
+    parser.add_argument("--work", type=Path, default=KEPT, help="folder for the repositories and the server")
     parser.add_argument("--small", action="store_true", help="a hundredth of the objects; writes no results")
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

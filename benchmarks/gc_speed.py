@@ -1,6 +1,6 @@
 """How long `holdfast gc plan` takes over a long history, against `dvc gc --all-commits --dry -w` in the same place.
 
-    python benchmarks/gc_speed.py --work FOLDER [--commits 5000] [--rounds 7] [--again]
+    python benchmarks/gc_speed.py [--work FOLDER] [--commits 5000] [--rounds 7] [--again]
 
 Two repositories with two new objects a commit: `one-stage`, whose commits each change the one stage of `dvc.lock`, and
 `ten-stage`, with ten stages, twelve `.dvc` files in folders and a merge every ten commits; each also a fifth as long,
@@ -26,6 +26,7 @@ from harness import judge, machine, print_goals, versions, write_results
 TOOLS = Path(sys.executable).parent
 HOLDFAST = str(TOOLS / "holdfast")
 Taken = tuple[float, float]  # seconds: wall clock, processor
+KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gc-speed"
 COMMITS = 5000
 HISTORY_CACHE = Path(".dvc/tmp/holdfast/history.sqlite")
 STAGES, DATA_FILES, MERGE_EVERY = 10, 12, 10
@@ -44,7 +45,7 @@ with Repo(".") as repo:
 def main() -> None:
     """Measure, compare, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the repositories and DVC's figures")
+    parser.add_argument("--work", type=Path, default=KEPT, help="folder for the repositories and DVC's figures")
     parser.add_argument("--commits", type=int, default=COMMITS)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that is not counted")
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
