@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from worlds import World, environment, make_home, make_repository
@@ -115,6 +116,9 @@ def registry_files(world: World) -> dict[str, bytes]:
     folder = world.root / "registry"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
+
+# of a step that a program dies at
+MOMENTS = [pytest.param("before", marks=pytest.mark.soak), "after"]
 
 # the head of a program that ends as if by `kill -9` at the n-th step that changes something, before it or after it
 DYING = textwrap.dedent("""

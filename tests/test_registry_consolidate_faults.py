@@ -227,8 +227,9 @@ def in_vault(world: World, path: str, archived: str) -> bytes:
     return (target / Path(path).name).read_bytes()
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.soak)])
 def test_killed_at_any_step_nothing_is_lost_and_the_next_run_ends_it(
-    small: World, bytes_of_plan: bytes, tmp_path: Path
+    small: World, bytes_of_plan: bytes, tmp_path: Path, step: int
 ) -> None:
     whole = copy_with_vault(small, tmp_path / "whole")
     plan = moved(bytes_of_plan, small, whole)
@@ -242,7 +243,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_ends_it(
     moments |= {place for place, kind in enumerate(kinds, 1) if kind == "os.remove experiments"}
     assert len(moments) > 12, kinds
     states = set()
-    for moment in sorted(moments):
+    for moment in sorted(moments)[::step]:
         world = copy_with_vault(small, tmp_path / str(moment))
         plan = moved(bytes_of_plan, small, world)
         killed = dying(world, moment, "registry", "consolidate", "--apply", plan)
@@ -262,7 +263,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_ends_it(
         assert not journal.exists()
         assert files_of(world) == wanted
         shutil.rmtree(world.root.parent)
-    assert {state[0] for state in states} >= {0, 1, 2}
+    assert {state[0] for state in states} >= ({0, 1, 2} if step == 1 else {0})
     assert shown(whole, "verify")["ok"]
     assert whole.dvc("status") == CLEAN
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_world import DYING, MODEL, copy_of, is_killed, labels, make_project, shown, weights
+from registry_world import DYING, MODEL, MOMENTS, copy_of, is_killed, labels, make_project, shown, weights
 from worlds import TOOLS, World, environment
 
 
@@ -61,7 +61,7 @@ CUT_OFF = DYING + textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("verb", ["register", "rm"])
 def test_killed_at_any_step_the_next_run_ends_it(two: World, tmp_path: Path, verb: str, moment: str) -> None:
     steps = 0

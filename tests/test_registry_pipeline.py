@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -29,30 +28,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         world("git", "add", "-A")
         world("git", "commit", "-q", "-m", f"width {width}")
     return world
-
-
-def test_every_verb_leaves_dvc_clean(clone: Clone, tmp_path: Path) -> None:
-    newest = current_of(clone)
-    name = f"{MODEL}@{newest['version']}"
-    for arguments in (
-        ["assign", name, "production"],
-        ["protect", f"{MODEL}@production"],
-        ["register", MODEL, "outputs/train/best_model.pt", "--metrics", "metrics/evaluate.json"],
-        ["deprecate", f"{MODEL}@v1", "--reason", "an older split"],
-        ["get", name, "-o", str(tmp_path / "model.safetensors")],
-        ["export", "-o", str(tmp_path / "registry.yaml")],
-        ["select", MODEL, "--best", "accuracy"],
-        ["history"],
-        ["diff", f"{MODEL}@v2", name],
-        ["deprecate", f"{MODEL}@v1", "--undo"],
-        ["unprotect", f"{MODEL}@production"],
-    ):
-        clone("holdfast", "registry", *arguments)
-        assert clone("dvc", "status").strip() == CLEAN, arguments
-    shown = clone("dvc", "repro")
-    assert "Running stage" not in shown
-    # the .pt has the weights of the stable file, and is the same version
-    assert current_of(clone) == newest
 
 
 def test_a_rollback_of_the_pipelines_model_stands(clone: Clone) -> None:

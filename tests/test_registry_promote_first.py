@@ -113,7 +113,7 @@ def test_push_pull_and_a_fresh_clone(refused: Clone, tmp_path: Path) -> None:
     assert "Running stage" not in fresh("dvc", "repro")
 
 
-@pytest.mark.parametrize("where", [[], ["--temp"]])
+@pytest.mark.parametrize("where", [[], pytest.param(["--temp"], marks=pytest.mark.soak)])
 def test_an_experiment_whose_first_candidate_is_refused(tmp_path: Path, where: list[str]) -> None:
     clone = begin(tmp_path)
     clone("dvc", "exp", "run", *where, "-n", "first", "-S", "train.epochs=1")

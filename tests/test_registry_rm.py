@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_world import DYING, MODEL, copy_of, error_of, is_killed, shown, weights
+from registry_world import DYING, MODEL, MOMENTS, copy_of, error_of, is_killed, shown, weights
 from worlds import World, make_repository
 
 FOLDER = f"registry/{MODEL}"
@@ -136,7 +136,7 @@ CUT_OFF = DYING + textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_anywhere_no_signature_is_left_alone(two: World, tmp_path: Path, moment: str) -> None:
     steps = 0
     arguments = ["registry", "rm", f"{MODEL}@v2", "--apply"]

@@ -13,6 +13,7 @@ from registry_world import (
     CLEAN,
     DYING,
     MODEL,
+    MOMENTS,
     STABLE,
     copy_of,
     error_of,
@@ -199,7 +200,7 @@ CUT_OFF = DYING + textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_rollback_killed_anywhere_is_ended_by_the_next(three: World, tmp_path: Path, moment: str) -> None:
     steps = 0
     while True:

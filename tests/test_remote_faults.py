@@ -123,6 +123,7 @@ def test_a_server_that_fails_each_fifth_time(remote: Remote) -> None:
     assert remote.left() == []
 
 
+@pytest.mark.soak  # a quarter of a minute on the link
 def test_a_slow_link(remote: Remote) -> None:
     remote.link.megabytes_per_second = 1.5
     payload = remote.doctor("--rounds", "1", "--sizes", "1MB,64MB", code=3)

@@ -38,9 +38,9 @@ def until(true: Callable[[], object], process: "subprocess.Popen[str]") -> None:
     [
         ("PUT", r"round-0003", 1, signal.SIGINT),
         ("GET", r"round-0002", 2, signal.SIGTERM),
-        ("PUT", r"speed-1000000-2", 1, signal.SIGINT),
+        pytest.param("PUT", r"speed-1000000-2", 1, signal.SIGINT, marks=pytest.mark.soak),
         ("PUT", r"partNumber=2", 1, signal.SIGINT),
-        ("PUT", r"/dvc/object", 1, signal.SIGINT),
+        pytest.param("PUT", r"/dvc/object", 1, signal.SIGINT, marks=pytest.mark.soak),
     ],
 )
 def test_interrupted_it_leaves_nothing(

@@ -129,7 +129,7 @@ def test_bad_input(world: World, arguments: tuple[str, ...], code: int, words: s
 def test_a_push_that_was_killed_is_told_of(world: World) -> None:
     (world.root.parent / "vault/sessions").mkdir(exist_ok=True)
     (world.root.parent / "vault/sessions" / ("ab" * 16)).write_text("ab" * 16)
-    done = world.holdfast("vault", "repack", "--recent", "0", "--yes", code=3)
+    done = world.holdfast("vault", "repack", "--recent", "0", "--wait", "0s", "--yes", code=3)
     assert "1 push under way" in done.stderr
     assert "--grace 0" in done.stderr
     pulled_alike(world)

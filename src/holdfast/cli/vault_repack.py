@@ -13,7 +13,7 @@ import click
 from holdfast.atomic import write_atomically
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.durations import duration
-from holdfast.cli.gc_apply import under_way
+from holdfast.cli.gc_apply import GRACE_OPTION, WAIT_OPTION, under_way
 from holdfast.cli.gc_world import world_here
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
@@ -29,15 +29,13 @@ from holdfast.repo.dvc import local_cache
 from holdfast.repo.lineage import ObjectKey, read_lineage
 from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.collecting import Purged, Settled, purge, settle
-from holdfast.vault.periods import GRACE, RECENT
+from holdfast.vault.periods import RECENT
 from holdfast.vault.repack import Repacked, RepackPlan, ToStore, plan_repack, repack
 
 JOBS = 4
 FILES_SHOWN = 30
 PLAN_FORMAT = "holdfast vault repack plan 1"
 QUARANTINE = timedelta(days=14)
-# how long it is waited for sessions that are under way before somebody has to call again
-WAIT = timedelta(seconds=30)
 
 _REMOTE = click.option(
     "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
@@ -45,15 +43,6 @@ _REMOTE = click.option(
 _JOBS = click.option(
     "-j", "--jobs", metavar="N", type=click.IntRange(min=1), default=JOBS, show_default=True, help="Threads."
 )
-_GRACE = click.option(
-    "--grace",
-    type=duration,
-    metavar="TIME",
-    default="1d",
-    show_default=True,
-    help="A push that was announced longer ago, and has not ended, is given up.",
-)
-assert timedelta(days=1) == GRACE
 assert timedelta(days=14) == RECENT == QUARANTINE
 
 
@@ -68,7 +57,8 @@ assert timedelta(days=14) == RECENT == QUARANTINE
     show_default=True,
     help="What was pushed less long ago stays quick to restore.",
 )
-@_GRACE
+@GRACE_OPTION
+@WAIT_OPTION
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to this file.")
 @click.option(
     "--apply", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Do what a plan says."
@@ -80,6 +70,7 @@ def repack_command(
     jobs: int,
     recent: timedelta,
     grace: timedelta,
+    wait: timedelta,
     output: Path | None,
     plan_file: Path | None,
     yes: bool,
@@ -118,7 +109,7 @@ def repack_command(
                 plan,
                 recent=recent,
                 grace=grace,
-                wait=WAIT,
+                wait=wait,
                 scratch=_scratch(project),
                 progress=progress,
             )
@@ -139,11 +130,12 @@ def repack_command(
     show_default=True,
     help="What has waited longer than this.",
 )
-@_GRACE
+@GRACE_OPTION
+@WAIT_OPTION
 @click.option("-y", "--yes", is_flag=True, help="Delete it.")
 @form_options
 def purge_command(
-    remote: str | None, jobs: int, older_than: timedelta, grace: timedelta, yes: bool, form: Form
+    remote: str | None, jobs: int, older_than: timedelta, grace: timedelta, wait: timedelta, yes: bool, form: Form
 ) -> None:
     """Delete what was replaced or found to be of no use, once it has waited. Shows it, unless told to delete it.
 
@@ -161,7 +153,7 @@ def purge_command(
             """What a collection let go, and something names again, comes back."""
             return live_files(vault, gather_for(world, request, policy, now=time.time()))
 
-        settled = settle(vault, live, grace=grace, recent=policy.minimum_age, wait=WAIT) if yes else Settled((), (), 0)
+        settled = settle(vault, live, grace=grace, recent=policy.minimum_age, wait=wait) if yes else Settled((), (), 0)
         done = purge(vault, live, older_than=older_than, dry_run=not yes)
         url = vault.url
     payload = {"format": "holdfast vault purge 1", "vault": url, "deleted": yes, **asdict(done)}

@@ -108,6 +108,7 @@ def say(value: float) -> str:
 
 def apart(value: float, other: float) -> tuple[str, str]:
     """Two numbers in as many digits as tell them apart, at least four significant ones."""
+    value, other = value + 0.0, other + 0.0  # zero has no sign for people
     for digits in range(4, 17):
         texts = f"{value:.{digits}g}", f"{other:.{digits}g}"
         if texts[0] != texts[1] or exact(value) == exact(other):
