@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 PACKAGES = Path(__file__).parent / "r2_local"  # package.json, its lock, and the script that runs the server
 INSTALL_SECONDS = 300
+# a registry that was not reached is not asked again for so long: npm takes a minute to find out, and tests are many
+UNREACHED_SECONDS = 1800
+# npm would try for minutes
+NPM_PATIENCE = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=2000")
 STOP_SECONDS = 20
 # how npm calls a registry that cannot be reached; anything else that goes wrong is a fault
 NO_REGISTRY = re.compile(
@@ -108,13 +113,20 @@ def install_packages() -> Path:
     with open(cache / "miniflare.lock", "w") as held:
         # one process installs, the others wait
         fcntl.flock(held, fcntl.LOCK_EX)
+        unreached = cache / "miniflare.unreached"
         if not modules.is_dir():
+            if unreached.exists() and time.time() - unreached.stat().st_mtime < UNREACHED_SECONDS:
+                pytest.skip(unreached.read_text())
             part = modules.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             for name in ("package.json", "package-lock.json"):
                 shutil.copyfile(PACKAGES / name, part / name)
-            _install(part)
+            try:
+                _install(part)
+            except pytest.skip.Exception as reason:
+                unreached.write_text(str(reason))
+                raise
             part.rename(modules)
     return modules
 
@@ -124,6 +136,7 @@ def _install(folder: Path) -> None:
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     # no script of any package runs: what is wanted of them is in their archives
     command = [str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    command += NPM_PATIENCE
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS)
     if done.returncode == 0:
         return
