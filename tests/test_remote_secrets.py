@@ -1,6 +1,7 @@
 """The key that a remote is reached with is in one file, and nowhere else: whatever runs, and whatever goes wrong."""
 
 import base64
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -32,13 +33,18 @@ def remote(tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch)
         yield found
 
 
-def arguments_of_all() -> Iterator[str]:
-    """The arguments of every process that runs now."""
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield line.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
+def arguments_below(pid: int) -> Iterator[str]:
+    """The arguments of a process and of those that it started, as everybody on the machine can read them."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    own = {pid}
+    while more := {child for child, parent in parents.items() if parent in own} - own:
+        own |= more
+    for process in own:
+        with contextlib.suppress(OSError):
+            yield Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
 
 
 def watched(remote: Remote, *command: str, code: int | None = 0) -> list[str]:
@@ -56,7 +62,7 @@ def watched(remote: Remote, *command: str, code: int | None = 0) -> list[str]:
     )
     with process:
         while process.poll() is None:
-            texts += arguments_of_all()
+            texts += arguments_below(process.pid)
             time.sleep(0.05)
         texts += process.communicate(timeout=SECONDS)
     assert code is None or process.returncode == code, texts[-2:]
@@ -164,7 +170,7 @@ def test_serve(remote: Remote) -> None:
     url = f"s3://{BUCKET}/{remote.folder}/vault"
     with serving(url, remote.world.root, remote.world.home) as server:
         assert ask(server.port, "PUT", path_of(data), data).status in (200, 201)
-        texts += arguments_of_all()
+        texts += arguments_below(os.getpid())
         assert any("\0serve\0" in text for text in texts)
         remote.link.inject(Fault("status", 403, "SignatureDoesNotMatch", details=REPEATED, times=10**9))
         for reply in (
