@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
