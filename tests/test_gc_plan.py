@@ -287,3 +287,19 @@ def test_age_counts_from_the_later_of_mtime_and_ctime(tmp_path: Path) -> None:
     run(["touch", "-d", "2001-01-01", str(path)], world.root, world.home)
     plan = plan_of(world, now=path.stat().st_ctime + 43200)
     assert plan.objects[0].age_days == 0.5
+
+
+def test_what_commits_said_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what is remembered of each of them, though the index names DVC files, too."""
+    world = make_repository(tmp_path)
+    world.write("a.txt", "a")
+    world.dvc("add", "-q", "a.txt")
+    world.commit("a")
+    first = plan_of(world)
+
+    def refuse(_cache: object) -> None:
+        raise AssertionError("all records were loaded")
+
+    monkeypatch.setattr("holdfast.repo.recordcache.RecordCache.load", refuse)
+    again = plan_of(world)
+    assert [(entry.oid, entry.why) for entry in again.objects] == [(entry.oid, entry.why) for entry in first.objects]
