@@ -1,29 +1,35 @@
 """Processes that encode. Threads of one process wait for Python's lock between the many short steps of a small tensor.
 
-A process is this module run as a program: it reads requests from its input and answers on its output, and ends with
-its input, however the parent ended. Where none is ready, or one has died, the caller encodes by itself, to the same
-bytes.
+A process is this module run as a program, or a copy of a process that has only one thread: it reads requests from a
+pipe and answers on another, and ends with the first, however the parent ended. Where none is ready, or one has died,
+the caller encodes by itself, to the same bytes.
 
-A request is its `_HEAD` (the codes of the dtypes of data and base, 0 for none; the length of the data; 1 + that of the
-base, 0 for none), the data, the base. An answer is its `_ANSWER` (0, or 1 for an error; a length), and a blob or a
-message. Before the first answer comes one byte.
+At first a process is told how many bytes it is likely to be given (a `_LENGTH`), and answers with one byte when it is
+ready. A request is its `_HEAD` (the codes of the dtypes of data and base, 0 for none; the length of the data; 1 + that
+of the base, 0 for none), the data, the base. An answer is its `_ANSWER` (0, or 1 for an error; a length), and a blob
+or a message. Where the code of the dtype is `_FILES`, the data is a request of `holdfast.vault.small_files`, and so is
+the answer.
 """
 
 import contextlib
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from holdfast.vault.codec import EncodingError, encode
 from holdfast.vault.codec_elements import CODES, DTYPES
 from holdfast.vault.codec_kernels import fastest_loops
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_numpy import NumpyLoops
+from holdfast.vault.small_files import SmallFile, answer_to, files_in, request_of
 
 # a process is started in 0.2 s, and takes 90 MB
 WORTH_BYTES = 48 << 20
@@ -31,8 +37,10 @@ WORTH_BYTES = 48 << 20
 FAST_BYTES = 512 << 20
 # what a pipe holds: 16 times what Linux gives it
 PIPE_BYTES = 1 << 20
-_HEAD, _ANSWER = struct.Struct("<BBQQ"), struct.Struct("<BQ")
+_LENGTH, _HEAD, _ANSWER = struct.Struct("<Q"), struct.Struct("<BBQQ"), struct.Struct("<BQ")
 _READY = b"\1"
+_FILES = 255
+_SOON_SECONDS = 1.0  # so long one waits for a process that is to read: it is busy, or none will come
 
 
 class Coders:
@@ -40,14 +48,22 @@ class Coders:
 
     Args:
         count: how many.
-        nbytes: what each is likely to be given.
+        forked: as copies of this process, which has one thread; else as new ones.
     """
 
-    def __init__(self, count: int, nbytes: int) -> None:
+    def __init__(self, count: int, *, forked: bool = False) -> None:
         self._free: SimpleQueue[_Coder] = SimpleQueue()
-        self._all = [_Coder(nbytes) for _ in range(count)]
-        for coder in self._all:
-            threading.Thread(target=self._begin, args=(coder,), name="holdfast-coder", daemon=True).start()
+        self._all: list[_Coder] = []
+        self._begun = False
+        for _ in range(count):
+            self._all.append(_fork(self._all) if forked else _start())
+
+    def begin(self, nbytes: int) -> None:
+        """Have them made ready for so many bytes each, meanwhile; the first call counts."""
+        if not self._begun:
+            self._begun = True
+            for coder in self._all:
+                threading.Thread(target=self._begin, args=(coder, nbytes), name="holdfast-coder", daemon=True).start()
 
     def encode(self, data: bytes, dtype: str, base: bytes | None = None, base_dtype: str | None = None) -> bytes:
         """As of `holdfast.vault.codec.encode`.
@@ -68,39 +84,73 @@ class Coders:
             raise EncodingError(answer.decode())
         return answer
 
+    def read(self, paths: Sequence[str | Path]) -> list[SmallFile | None]:
+        """Small files, read by one of them; None for each where that is not to be had."""
+        try:
+            coder = self._free.get(timeout=_SOON_SECONDS)
+            answer = coder.read(request_of(paths))
+        except (Empty, OSError):
+            return [None] * len(paths)
+        self._free.put(coder)
+        return files_in(answer, len(paths))
+
     def close(self) -> None:
         """End them."""
         for coder in self._all:
             coder.close()
 
-    def _begin(self, coder: "_Coder") -> None:
-        if coder.ready():
+    def _begin(self, coder: "_Coder", nbytes: int) -> None:
+        if coder.ready(nbytes):
             self._free.put(coder)
 
 
-class _Coder:
-    """One process."""
+def coder_count(jobs: int) -> int:
+    """How many processes are worth having for so many threads that give them work."""
+    return min(jobs, os.cpu_count() or 1)
 
-    def __init__(self, nbytes: int) -> None:
-        # in a session of its own, so that Ctrl-C on the terminal reaches the parent alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast.vault.coders", str(nbytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
-        for pipe in (self._input, self._output):
+
+@contextlib.contextmanager
+def forked_coders(jobs: int) -> Iterator[Coders | None]:
+    """Processes that are there at once, as copies of this one: to be had before anything starts a thread.
+
+    None where this process has several threads, or a system without Linux's way of telling, and where there is only
+    one processor.
+    """
+    tasks = Path("/proc/self/task")
+    if coder_count(jobs) < 2 or not tasks.is_dir() or len(list(tasks.iterdir())) > 1:
+        yield None
+        return
+    coders = Coders(coder_count(jobs), forked=True)
+    try:
+        yield coders
+    finally:
+        coders.close()
+
+
+class _Coder:
+    """One process.
+
+    Args:
+        process: ends it, and takes note of its end.
+        requests, answers: the pipes to and from it.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes] | _Fork", requests: int, answers: int) -> None:
+        self.process, self._requests, self._answers = process, requests, answers
+        for pipe in self.pipes:
             with contextlib.suppress(AttributeError, OSError):  # not on every system, and not without limit
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def ready(self) -> bool:
-        """Wait until it is; whether it is."""
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """This end of both."""
+        return self._requests, self._answers
+
+    def ready(self, nbytes: int) -> bool:
+        """Wait until it is, for so many bytes; whether it is."""
         try:
-            return os.read(self._output, 1) == _READY
+            os.write(self._requests, _LENGTH.pack(nbytes))
+            return os.read(self._answers, 1) == _READY
         except OSError:
             return False
 
@@ -110,31 +160,107 @@ class _Coder:
         Raises:
             OSError: it has died.
         """
-        code = CODES[base_dtype] if base_dtype is not None else 0
-        head = _HEAD.pack(CODES[dtype], code, len(data), 0 if base is None else 1 + len(base))
-        for part in (head, data, base or b""):
-            view = memoryview(part)
-            while view:
-                view = view[os.write(self._input, view) :]
-        failed, length = _ANSWER.unpack(self._read(_ANSWER.size))
-        return failed, self._read(length)
+        codes = CODES[dtype], CODES[base_dtype] if base_dtype is not None else 0
+        return self._ask(_HEAD.pack(*codes, len(data), 0 if base is None else 1 + len(base)), data, base or b"")
+
+    def read(self, request: bytes) -> bytes:
+        """Have it read small files; the answer.
+
+        Raises:
+            OSError: it has died.
+        """
+        return self._ask(_HEAD.pack(_FILES, 0, len(request), 0), request)[1]
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+        self.process.kill()
+        self.process.wait()
+        for pipe in self.pipes:
+            os.close(pipe)
+
+    def _ask(self, *parts: bytes) -> tuple[int, bytes]:
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[os.write(self._requests, view) :]
+        failed, length = _ANSWER.unpack(self._read(_ANSWER.size))
+        return failed, self._read(length)
 
     def _read(self, count: int) -> bytes:
         found = bytearray()
         while len(found) < count:
-            part = os.read(self._output, count - len(found))
+            part = os.read(self._answers, count - len(found))
             if not part:
                 raise BrokenPipeError("a process that encodes has ended")
             found += part
         return bytes(found)
+
+
+class _Fork:
+    """A copy of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        """End it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Take note of its end, once."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _start() -> _Coder:
+    (requests, to_it), (from_it, answers) = os.pipe(), os.pipe()
+    # in a session of its own, so that Ctrl-C on the terminal reaches the parent alone
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast.vault.coders"],
+        # numpy's OpenBLAS would start threads, which spin for 0.1 s of processor each, for nothing
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # noqa: TID251 - handed on, and not read
+        stdin=requests,
+        stdout=answers,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(requests)
+    os.close(answers)
+    return _Coder(process, to_it, from_it)
+
+
+def _fork(others: Iterable[_Coder]) -> _Coder:
+    (requests, to_it), (from_it, answers) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # an end of a pipe that stays open here would keep its other end from finding the parent gone
+        _be_one(requests, answers, [to_it, from_it, *(pipe for other in others for pipe in other.pipes)])
+    os.close(requests)
+    os.close(answers)
+    return _Coder(_Fork(pid), to_it, from_it)
+
+
+def _be_one(requests: int, answers: int, parents: Iterable[int]) -> NoReturn:
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for pipe in parents:
+            os.close(pipe)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nowhere, standard)
+        with open(requests, "rb") as asked, open(answers, "wb") as answered:
+            _encode_for(asked, answered)
+    finally:
+        os._exit(0)  # what this process was in the middle of is the parent's
+
+
+def _encode_for(requests: BinaryIO, answers: BinaryIO) -> None:
+    length = requests.read(_LENGTH.size)
+    if len(length) == _LENGTH.size:  # else it was never needed
+        few = _LENGTH.unpack(length)[0] < FAST_BYTES
+        serve(requests, answers, NumpyLoops() if few else fastest_loops())
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, loops: Loops) -> None:
@@ -144,6 +270,12 @@ def serve(requests: BinaryIO, answers: BinaryIO, loops: Loops) -> None:
     while head := requests.read(_HEAD.size):
         dtype, base_dtype, length, based = _HEAD.unpack(head)
         data = requests.read(length)
+        if dtype == _FILES:
+            found = answer_to(data)
+            answers.write(_ANSWER.pack(0, len(found)))
+            answers.write(found)
+            answers.flush()
+            continue
         base = requests.read(based - 1) if based else None
         try:
             base_name = DTYPES[base_dtype] if base_dtype else None
@@ -156,5 +288,4 @@ def serve(requests: BinaryIO, answers: BinaryIO, loops: Loops) -> None:
 
 
 if __name__ == "__main__":
-    few = int(sys.argv[1]) < FAST_BYTES
-    serve(sys.stdin.buffer, sys.stdout.buffer, NumpyLoops() if few else fastest_loops())
+    _encode_for(sys.stdin.buffer, sys.stdout.buffer)

@@ -4,9 +4,11 @@ The first reading tells whether the file is what its oid says and which of its b
 is sent. So the bases of the new ones can be chosen knowing what restoring the whole file will read.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from holdfast.errors import HoldfastError, IntegrityError
@@ -16,14 +18,15 @@ from holdfast.vault.bases import BaseChoice, RestoreBudget, most_of_cast
 from holdfast.vault.codec import encode, needs_base, summary_of
 from holdfast.vault.codec_blocks import CODECS
 from holdfast.vault.codec_elements import OPAQUE
-from holdfast.vault.coders import WORTH_BYTES, Coders
+from holdfast.vault.coders import WORTH_BYTES, Coders, coder_count
 from holdfast.vault.index import Index
 from holdfast.vault.measuring import Bundle, check_split, measure
-from holdfast.vault.pipeline import Pipeline
+from holdfast.vault.pipeline import Pipeline, meanwhile
 from holdfast.vault.reading import Reader, Stored, blob_id, decode_chain
 from holdfast.vault.recent import RecentFiles
 from holdfast.vault.records import MAX_DEPTH, ConflictError, Entry, Recipe, RecipePiece
 from holdfast.vault.sink import PackSink
+from holdfast.vault.small_files import SMALL_BYTES, SmallFile
 from holdfast.vault.split import WIDE, Piece, Split
 
 # a file that is no longer is read once and kept
@@ -119,19 +122,33 @@ class FileEncoder:
         self.in_flight: set[str] = set()
         self._md5 = Pipeline(1, 3, "holdfast-md5")
         self._coders: Coders | None = None
+        self._own_coders: Coders | None = None
+        self._small = False
         self._recent = RecentFiles()
 
-    def expect(self, nbytes: int) -> None:
-        """Prepare for so many bytes of files."""
-        count = min(self._jobs, os.cpu_count() or 1)
+    def expect(self, nbytes: int, files: int = 1, coders: Coders | None = None) -> None:
+        """Prepare for so many bytes in so many files, to be encoded by those processes, or by some of its own."""
+        self._small = nbytes <= files * SMALL_BYTES
+        count = coder_count(self._jobs)
         if nbytes >= WORTH_BYTES and count > 1 and self._coders is None:
-            self._coders = Coders(count, nbytes // count)
+            if coders is None:
+                coders = self._own_coders = Coders(count)
+            coders.begin(nbytes // count)
+            self._coders = coders
+
+    def read_ahead(self, paths: Sequence[str | Path]) -> "Future[list[SmallFile | None]]":
+        """Have small files read meanwhile, where it is expected that most are small; None for what was not read."""
+        if not self._small or self._coders is None or not paths:
+            found: Future[list[SmallFile | None]] = Future()
+            found.set_result([None] * len(paths))
+            return found
+        return meanwhile(partial(self._coders.read, paths), "holdfast-reading")
 
     def close(self) -> None:
-        """End its threads and processes."""
+        """End its threads and its own processes."""
         self._md5.close()
-        if self._coders is not None:
-            self._coders.close()
+        if self._own_coders is not None:
+            self._own_coders.close()
 
     def put_bundle(self, bundle: Bundle, on_put: OnPut) -> None:
         """Put small files as one blob.

@@ -32,14 +32,18 @@ class WrongNameError(IntegrityError):
     """A file is not what its oid says."""
 
 
-class Hasher(Protocol):
+class Hashed(Protocol):
+    """Tells an md5."""
+
+    def hexdigest(self) -> str:
+        """The md5 of what it was given, 32 hex digits."""
+
+
+class Hasher(Hashed, Protocol):
     """Takes a file's bytes in order, and tells its md5."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """The next bytes."""
-
-    def hexdigest(self) -> str:
-        """The md5 of what it was given, 32 hex digits."""
 
 
 def check_oid(oid: str) -> str:
@@ -68,12 +72,12 @@ def hasher_of(oid: str) -> Hasher | None:
     return _Dos2UnixHasher() if oid.startswith("md5-dos2unix:") else None
 
 
-def check_md5(oid: str, hasher: Hasher | None, name: str) -> None:
+def check_md5(oid: str, hasher: Hashed | None, name: str) -> None:
     """See that a file is what its oid says.
 
     Args:
         oid: the name.
-        hasher: what `hasher_of` returned, given all of the file.
+        hasher: what `hasher_of` returned, or the like, given all of the file.
         name: what to call the file in errors.
 
     Raises:

@@ -14,6 +14,20 @@ Result = TypeVar("Result")
 LOOKAHEAD = 8
 
 
+def meanwhile(work: Callable[[], Result], name: str) -> Future[Result]:
+    """Have some work done in a daemon thread of its own."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
 class Pipeline:
     """Runs tasks in daemon threads and hands their results on in the order in which they were given.
 

@@ -76,7 +76,9 @@ def init_vault(
     except DamagedVaultError as error:
         raise ValueError(error.message) from error
     if not store.put_if_absent(KEY, data):
-        raise VaultExistsError(f"There is a vault in {store.url} already")
+        raise VaultExistsError(
+            f"There is a vault in {store.url} already", hint="`holdfast push` uses it, `holdfast vault stats` shows it"
+        )
     return Vault(store, config, cache_folder, jobs=jobs)
 
 

@@ -7,6 +7,7 @@ are in the store before the segment that names them, and the segment is the one 
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.formats.source import FileSource, Source, read_exactly
 from holdfast.objectstore.store import StoreError
 from holdfast.vault.casts import CastFiles
+from holdfast.vault.coders import Coders
 from holdfast.vault.config import Config
 from holdfast.vault.counting import CountingStore
 from holdfast.vault.encoding import FileEncoder, Tally
@@ -31,10 +33,9 @@ from holdfast.vault.pipeline import Pipeline
 from holdfast.vault.records import ConflictError
 from holdfast.vault.segment import INDEX, SESSIONS, write_segment
 from holdfast.vault.sink import PackSink
+from holdfast.vault.small_files import SMALL_BYTES, SmallFile, read_small
 from holdfast.vault.split import Split, split_source
 
-# files up to this size share blobs; a larger one has blobs of its own
-SMALL_BYTES = 64 << 10
 BUNDLE_BYTES = 1 << 20
 FILES_A_LOOK = 1000
 
@@ -111,6 +112,7 @@ class Statistics:
 Failure: TypeAlias = Callable[[str, HoldfastError], object]
 OnPut: TypeAlias = Callable[[str, int], object]
 Digests: TypeAlias = dict[str, tuple[int, bytes]]
+_LookedUp: TypeAlias = tuple[list[FileToPut], Digests, Future[list[SmallFile | None]]]
 
 
 class Session:
@@ -179,9 +181,15 @@ class Session:
         known.update(oid for oid in oids if oid in self._sink.recipes or oid in self._encoder.in_flight)
         return known
 
-    def expect(self, nbytes: int) -> None:
-        """Prepare for files of so many bytes: it takes a moment, and pays where they are many."""
-        self._encoder.expect(nbytes)
+    def expect(self, nbytes: int, files: int = 1, coders: Coders | None = None) -> None:
+        """Prepare for files of so many bytes: it takes a moment, and pays where they are many.
+
+        Args:
+            nbytes: of all of them.
+            files: how many.
+            coders: processes that encode them; None to start some where they pay.
+        """
+        self._encoder.expect(nbytes, files, coders)
 
     def claim(self, oids: Iterable[str]) -> None:
         """Say in this session's segment that these files, of `known`, were acknowledged: collectors then leave them."""
@@ -251,19 +259,13 @@ class Session:
         before = self._tally.files
         failures = _Failures()
         failed = on_failure or failures.add
-        for part in _parts(files, FILES_A_LOOK):
-            for file in part:
-                check_oid(file.oid)
-            oids = [file.oid for file in part]
-            known = self.known(oids)
-            self._claims.update(dict.fromkeys(oid for oid in oids if oid in known))
-            self._tally.skipped += len(known)
-            for oid in known:
-                on_put(oid, 0)
-            digests = self._index.digests([oid for oid in oids if oid not in known])
-            for file in part:
-                if file.oid not in known and file.oid not in self._encoder.in_flight:
-                    self._put_path(file, digests, failed, on_put)
+        for part, digests, reading in self._looked_up(files, on_put):
+            for file, small in zip(part, reading.result(), strict=True):
+                if self._is_put(file.oid):  # it is named twice
+                    self._tally.skipped += 1
+                    on_put(file.oid, 0)
+                else:
+                    self._put_path(file, small, digests, failed, on_put)
                     failures.check()
         self._close_bundle(on_put)
         self._pipeline.drain()
@@ -330,11 +332,35 @@ class Session:
                 f"A collector ended the session {self.id} before it was done", hint="Run the command again"
             )
 
-    def _put_path(self, file: FileToPut, digests: Digests, failed: Failure, on_put: OnPut) -> None:
+    def _looked_up(self, files: Iterable[FileToPut], on_put: OnPut) -> Iterator[_LookedUp]:
+        """Those that are not there, some at a time; the next are read while one is at work with what it got."""
+        waiting: _LookedUp | None = None
+        for part in _parts(files, FILES_A_LOOK):
+            oids = [check_oid(file.oid) for file in part]
+            known = self.known(oids)
+            self._claims.update(dict.fromkeys(oid for oid in oids if oid in known))
+            self._tally.skipped += len(known)
+            for oid in known:
+                on_put(oid, 0)
+            missing = [file for file in part if file.oid not in known]
+            digests = self._index.digests([file.oid for file in missing])
+            ready = waiting
+            waiting = missing, digests, self._encoder.read_ahead([file.path for file in missing])
+            if ready is not None:
+                yield ready
+        if waiting is not None:
+            yield waiting
+
+    def _is_put(self, oid: str) -> bool:
+        return oid in self._encoder.in_flight or oid in self._sink.recipes
+
+    def _put_path(
+        self, file: FileToPut, small: SmallFile | None, digests: Digests, failed: Failure, on_put: OnPut
+    ) -> None:
         try:
-            data = _small(file.path)
+            data = small.data if small is not None else read_small(file.path)
             if data is not None:
-                self._put_small(file.oid, data, file.path, digests, on_put)
+                self._put_small(file.oid, data, file.path, digests, on_put, small)
                 return
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(FileSource(Path(file.path)))
@@ -364,12 +390,21 @@ class Session:
         except OSError as error:
             failed(file.oid, UnreadableFileError(f"{file.path} cannot be read: {error.strerror or error}"))
 
-    def _put_small(self, oid: str, data: bytes, name: "str | Path", digests: Digests, on_put: OnPut) -> None:
-        hasher = hasher_of(oid)
-        if hasher is not None:
+    def _put_small(
+        self,
+        oid: str,
+        data: bytes,
+        name: "str | Path",
+        digests: Digests,
+        on_put: OnPut,
+        hashed: SmallFile | None = None,
+    ) -> None:
+        if hashed is not None and oid.startswith("md5:"):
+            check_md5(oid, hashed, str(name))
+        elif (hasher := hasher_of(oid)) is not None:
             hasher.update(data)
             check_md5(oid, hasher, str(name))
-        digest = blake3(data).digest()
+        digest = blake3(data).digest() if hashed is None else hashed.digest
         if digests and digests.get(oid, (len(data), digest)) != (len(data), digest):
             raise ConflictError(f"{oid} has another content in {self._store.url} than in {name}")
         self._encoder.in_flight.add(oid)
@@ -388,19 +423,6 @@ class Session:
 
 class UnreadableFileError(HoldfastError):
     """A file cannot be read."""
-
-
-def _small(path: "str | Path") -> bytes | None:
-    """The bytes of a small file; None of a larger one."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        data = os.read(descriptor, SMALL_BYTES + 1)
-        # a read may be cut short: only one that finds the end has found all
-        if len(data) > SMALL_BYTES or len(data) != os.fstat(descriptor).st_size:
-            return None
-        return data
-    finally:
-        os.close(descriptor)
 
 
 def _parts(files: Iterable[FileToPut], length: int) -> Iterator[list[FileToPut]]:

@@ -13,6 +13,7 @@ from holdfast.repo.dvc import Selection, UsedObject, local_cache
 from holdfast.repo.lineage import Lineage, ObjectKey, read_lineage
 from holdfast.repo.selection import used_objects
 from holdfast.repo.workspace import Project
+from holdfast.vault.coders import Coders
 from holdfast.vault.families import Families
 from holdfast.vault.repository import Vault
 from holdfast.vault.roots import register, words
@@ -115,6 +116,7 @@ def push(
     delta: bool = True,
     run_cache: bool = False,
     besides: Sequence[UsedObject] = (),
+    coders: Coders | None = None,
     progress: Sending = lambda _done, _total, _sent: None,
 ) -> Pushed:
     """Send the cached objects of a selection that the vault lacks.
@@ -130,6 +132,7 @@ def push(
         delta: whether to store parts against those of other versions.
         run_cache: DVC's run cache, too.
         besides: other objects that are sent where the cache has them.
+        coders: processes that encode; None to start some where they pay.
         progress: told how many bytes of how many were read, and how many were sent for them.
 
     Raises:
@@ -153,10 +156,10 @@ def push(
     lineage = read_lineage(project, cache)
     bases = lineage if delta else Lineage()
     try:
-        sent = _send(vault, wanted, bases, cache, delta, progress)
+        sent = _send(vault, wanted, bases, cache, delta, coders, progress)
     except RevokedError:
         # a collector took it for abandoned; nothing of it counts, and once more is all that it takes
-        sent = _send(vault, wanted, bases, cache, delta, progress)
+        sent = _send(vault, wanted, bases, cache, delta, coders, progress)
     # a collector may know nothing of this clone's git
     needed = {*map(_oid, lineage.paths), *sent.known, *sent.here}
     register(vault.store, clone, project.root.name, needed, replaced)
@@ -278,7 +281,15 @@ class _Sent:
     failed: Mapping[str, str]
 
 
-def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: bool, progress: Sending) -> _Sent:
+def _send(
+    vault: Vault,
+    wanted: _Wanted,
+    lineage: Lineage,
+    cache: Path,
+    delta: bool,
+    coders: Coders | None,
+    progress: Sending,
+) -> _Sent:
     """One session that sends what the vault lacks."""
     failed: dict[str, str] = {}
     done = told = 0
@@ -305,7 +316,7 @@ def _send(vault: Vault, wanted: _Wanted, lineage: Lineage, cache: Path, delta: b
         sizes = ((oid, _size(wanted.places[oid])) for oid in wanted.names if oid not in known)
         here = {oid: size for oid, size in sizes if size is not None}
         total = sum(here.values())
-        session.expect(total)
+        session.expect(total, len(here), coders)
         bases = session.known([_oid(key) for key in lineage.paths])
         files = _ordered(here, wanted, lineage, cache, bases)
         session.put_many(files, fail, put)
