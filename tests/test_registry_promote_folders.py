@@ -97,6 +97,11 @@ def test_three_files_are_one_version(small: World) -> None:
     assert small.git("status", "--porcelain") == ""
 
 
+def test_a_version_that_is_a_folder_is_compared_by_its_weights(small: World) -> None:
+    told = small.holdfast("diff", f"{SMALL}/best_model.pt", f"{MODEL}@v1").stdout
+    assert told.startswith("Same weights, different wrapper")
+
+
 def test_the_medium_model_is_refused_for_the_class_that_it_lost(small: World, tmp_path: Path) -> None:
     world = copy_of(small, tmp_path)
     before = registry_files(world)

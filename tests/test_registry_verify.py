@@ -251,3 +251,36 @@ def test_an_archived_run_says_what_brings_it_back(world: World) -> None:
         "its bytes are not on this machine": restore,
         "experiments/b/best.safetensors is not checked out": restore,
     }
+
+
+def test_what_is_said_to_bring_it_brings_it(world: World) -> None:
+    pointer = world.root / f"{STABLE}.dvc"
+    right = pointer.read_text()
+    stable = world.root / STABLE
+    whole = stable.read_bytes()
+
+    def hints() -> set[str]:
+        return {finding["hint"] for finding in shown(world, "verify", code=13 if wrong else 0)["findings"]}
+
+    wrong = False
+    stable.unlink()
+    assert hints() == {f"`dvc checkout {STABLE}` brings its own"}
+    world.dvc("checkout", STABLE)
+    assert stable.read_bytes() == whole
+
+    stable.unlink()
+    pointer.unlink()
+    get = f"holdfast registry get {MODEL}@v1 -o {STABLE}"
+    assert hints() == {f"`{get}` brings its own"}
+    world.holdfast(*get.split()[1:])
+    assert stable.read_bytes() == whole
+
+    other = hashlib.md5(b"other").hexdigest()
+    pointer.write_text(right.replace(hashlib.md5(whole).hexdigest(), other))
+    wrong = True
+    rollback = f"holdfast registry rollback {MODEL} --to v1"
+    assert hints() == {f"`{rollback}` makes both say the same"}
+    world.holdfast(*rollback.split()[1:])
+    assert pointer.read_text() == right
+    wrong = False
+    assert hints() == set()

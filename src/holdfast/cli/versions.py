@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pygit2
 
-from holdfast.errors import HoldfastError, NotARepositoryError, UsageError
+from holdfast.errors import HoldfastError, IntegrityError, NotARepositoryError, UsageError
 from holdfast.formats.source import FileSource, MemorySource, Source
 from holdfast.registry.store import Registry
 from holdfast.repo.cache import read_members
@@ -31,6 +31,7 @@ def open_registered(name: str, model_id: str, label: str | None) -> Source:
         NotARepositoryError: there is no project here.
         UsageError: the model has no such version or alias.
         NotHereError: the bytes are not in DVC's cache.
+        IntegrityError: the version's folder has no such weights.
         HoldfastError: there is no such model.
     """
     project = _project(name)
@@ -40,7 +41,14 @@ def open_registered(name: str, model_id: str, label: str | None) -> Source:
     if version is None:
         hint = f"`holdfast registry show {model_id}` lists its versions and aliases"
         raise UsageError(f"{model_id} has no version or alias {label or 'current'}", hint=hint)
-    return _cached(project, version.oid, f"{model_id}@{version.name}")
+    known_as = f"{model_id}@{version.name}"
+    if not version.is_folder:
+        return _cached(project, version.oid, known_as)
+    _find(project, version.oid, known_as)
+    oid = dict(read_members(local_cache(project.root).folder, MD5, version.oid) or ()).get(version.weights_file or "")
+    if oid is None:
+        raise IntegrityError(f"the folder {version.oid} of {known_as} has no file {version.weights_file}")
+    return _cached(project, oid, known_as)
 
 
 def open_committed(name: str, revision: str, path: str) -> Source:
@@ -84,10 +92,14 @@ def open_committed(name: str, revision: str, path: str) -> Source:
 
 
 def _cached(project: Project, oid: str, name: str) -> Source:
+    return FileSource(_find(project, oid, name))
+
+
+def _find(project: Project, oid: str, name: str) -> Path:
     path = local_cache(project.root).folder / "files" / "md5" / oid[:2] / oid[2:]
     if not path.exists():
         raise NotHereError(f"{name} (md5 {oid}) is not in DVC's cache", hint="`dvc fetch --all-commits` brings it")
-    return FileSource(path)
+    return path
 
 
 def _project(name: str) -> Project:

@@ -1,5 +1,6 @@
 """Is the registry true: its files, its labels, every version's bytes, and whether what is in use can be used."""
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,15 @@ from holdfast.registry.store import Registry
 from holdfast.registry.verification_findings import Finding
 from holdfast.registry.verification_use import beside_faults, contract_faults, load_faults, reference_faults
 from holdfast.repo.cache import object_path, read_members
-from holdfast.repo.dvcfiles import LOCK_FILE, MD5, PIPELINE_FILE, UnreadableFileError, read_definitions, read_lock
+from holdfast.repo.dvcfiles import (
+    LOCK_FILE,
+    MD5,
+    PIPELINE_FILE,
+    UnreadableFileError,
+    read_definitions,
+    read_dvc,
+    read_lock,
+)
 from holdfast.repo.git_commands import run_git
 
 
@@ -98,7 +107,8 @@ def verify(
                 findings.append(Finding(name, "its bytes are not on this machine", hint, certain=False))
             else:
                 where = "DVC's cache, a vault or DVC's remote"
-                findings.append(Finding(name, f"its bytes (md5 {version.oid}) are not in {where}", "`dvc push` sends"))
+                hint = "One who has them sends them with `dvc push` or `holdfast push`"
+                findings.append(Finding(name, f"its bytes (md5 {version.oid}) are not in {where}", hint))
     if deep:
         findings += list(_in_use(stores, registry, models, here))
     findings.sort(key=lambda finding: not finding.certain)
@@ -200,20 +210,37 @@ def _labels(root: Path, model: Model, locked: dict[str, str], digests: DigestCac
         if model.versions:
             yield Finding(f"{FOLDER}/{model.id}/{MODEL_FILE}", "no version is current", certain=False)
         return
-    if locked.get(current.path, current.oid) != current.oid:
-        fault = f"{current.name} is current, and {LOCK_FILE} has other bytes at {current.path}"
-        hint = f"`holdfast registry rollback {model.id} --to {current.name}` makes both say the same"
-        yield Finding(f"{model.id}@{current.name}", fault, hint)
+    tracked, file = _tracked(root, current.path, locked)
+    # DVC brings what its own file names: that need not be this version's, nor anything
+    brings = f"`dvc checkout {current.path}` brings its own"
+    if tracked is None:
+        brings = f"`holdfast registry get {model.id}@{current.name} -o {current.path}` brings its own"
+    elif tracked != current.oid:
+        fault = f"{current.name} is current, and {file} has other bytes at {current.path}"
+        brings = f"`holdfast registry rollback {model.id} --to {current.name}` makes both say the same"
+        yield Finding(f"{model.id}@{current.name}", fault, brings)
     path = root / current.path
     if not path.exists():
         fault = f"{current.path} is not checked out"
-        hint = _restoring(model, current) or f"`dvc checkout {current.path}`"
+        hint = _restoring(model, current) or brings
         yield Finding(f"{model.id}@{current.name}", fault, hint, certain=False)
     elif not current.is_folder and (
         path.stat().st_size != current.size or digests_of(path, digests, md5=True).md5 != current.oid
     ):
         fault = f"{current.path} holds other bytes than the current version"
-        yield Finding(f"{model.id}@{current.name}", fault, f"`dvc checkout {current.path}` brings its own")
+        yield Finding(f"{model.id}@{current.name}", fault, brings)
+
+
+def _tracked(root: Path, path: str, locked: dict[str, str]) -> tuple[str | None, str]:
+    """The oid that DVC has for a path, and the file that says so; None where it tracks no such path."""
+    if path in locked:
+        return locked[path], LOCK_FILE
+    file = f"{path}.dvc"
+    try:
+        outs = read_dvc((root / file).read_bytes(), posixpath.dirname(path))
+    except (FileNotFoundError, UnreadableFileError):  # DVC itself tells what is wrong with its files
+        return None, file
+    return next((out.oid for out in outs if out.path == path), None), file
 
 
 def _bytes(stores: Stores, version: Version, name: str, digests: DigestCache, *, deep: bool) -> Iterator[Finding]:
