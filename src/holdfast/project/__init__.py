@@ -1,0 +1,1 @@
+"""What a git repository needs to work with Holdfast: proposed, written, checked."""
