@@ -51,7 +51,7 @@ def added_bytes(project: Project, cache: RegistryCache, tables: Sequence[Version
         HoldfastError: ``ask``, and the configuration of DVC or Holdfast cannot be read.
     """
     try:
-        url = of_configuration(project, "vault", lambda: _vault_url(project))
+        url = of_configuration(project, "vault", lambda: known_vault_url(project))
     except HoldfastError as error:
         if ask:
             raise
@@ -59,7 +59,7 @@ def added_bytes(project: Project, cache: RegistryCache, tables: Sequence[Version
     if not url or not (ask or _is_used(project, cache, url)):
         return _of_files(tables, ask=ask)
     note = ""
-    index = _index_file(project, cache, url)
+    index = index_file(project, cache, url)
     if ask or index is None or index_state(index) is None:
         try:
             return _asked(project, cache, url, tables)
@@ -111,7 +111,7 @@ def _asked(project: Project, cache: RegistryCache, url: str, tables: Sequence[Ve
         vault.refresh()
         found = new_bytes(vault.index, tables, vault_members(vault))
         cache.keep_facts({"vault": (_place_state(project, url), vault.config.id)})
-    index = _index_file(project, cache, url)
+    index = index_file(project, cache, url)
     state = index_state(index) if index is not None else None
     if state is not None:
         _keep(cache, url, state, tables, found)
@@ -120,7 +120,7 @@ def _asked(project: Project, cache: RegistryCache, url: str, tables: Sequence[Ve
     return Added(found, "vault", told if missing else "")
 
 
-def _vault_url(project: Project) -> str:
+def known_vault_url(project: Project) -> str:
     """Where the vault is, or would be; empty where the project names no place.
 
     Raises:
@@ -147,7 +147,7 @@ def _is_used(project: Project, cache: RegistryCache, url: str) -> bool:
     return cache.fact("vault", _place_state(project, url)) != "" and bool(_indexes(project))
 
 
-def _index_file(project: Project, cache: RegistryCache, url: str) -> Path | None:
+def index_file(project: Project, cache: RegistryCache, url: str) -> Path | None:
     """The index of the vault at a URL, by the vault's id, which is known once it was asked."""
     name = cache.fact("vault", _place_state(project, url))
     return cache_folder(project.root) / name / INDEX_FILE if name else None

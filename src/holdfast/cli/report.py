@@ -1,74 +1,20 @@
-"""``holdfast report``."""
-
-from datetime import datetime, time, timezone
-from pathlib import Path
+"""``holdfast report``: the group, whose verbs are loaded when they are called."""
 
 import click
 
-from holdfast.atomic import write_atomically
-from holdfast.cli.caches import digest_cache
-from holdfast.cli.groups import Noun
-from holdfast.cli.output import human_bytes
-from holdfast.cli.scan import scan_project
-from holdfast.inventory.cleanup import plan_cleanup
-from holdfast.inventory.run_verdicts import sort_folder
-from holdfast.report.cleanup import cleanup_report
-from holdfast.report.consolidation import consolidation_report
+from holdfast.cli.groups import LazyGroup
+
+VERBS = {
+    "cleanup": ("holdfast.cli.report_cleanup:cleanup", "Write which model files count, and which could go."),
+    "consolidation": (
+        "holdfast.cli.report_consolidation:consolidation",
+        "Write which runs to keep, archive and remove.",
+    ),
+    "html": ("holdfast.cli.report_html:html", "Write models, runs, storage and lineage as one page."),
+    "pr": ("holdfast.cli.report_pr:pull_request", "Write what a pull request changes, for its reviewers."),
+}
 
 
-@click.group(cls=Noun)
+@click.group("report", cls=LazyGroup, table=VERBS)
 def command() -> None:
     """Write reports of what was found."""
-
-
-@command.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path())
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.")
-@click.option(
-    "--date", "moment", metavar="YYYY-MM-DD", type=click.DateTime(["%Y-%m-%d"]), help="Date the report so, not today."
-)
-def consolidation(path: Path, output: Path | None, moment: datetime | None) -> None:
-    """Write which runs at and below PATH (default: here) to keep, archive and remove, as Markdown; changes nothing.
-
-    The same folder gives the same report on the same date. The rules are those of `holdfast runs classify`.
-
-    \b
-    Examples:
-      holdfast report consolidation
-      holdfast report consolidation experiments -o consolidation.md
-    """
-    now = datetime.now(timezone.utc) if moment is None else datetime.combine(moment, time.max, timezone.utc)
-    _write(consolidation_report(sort_folder(path, now), day=now.date(), size_text=human_bytes), output)
-
-
-@command.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path())
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.")
-@click.option(
-    "--date", "moment", metavar="YYYY-MM-DD", type=click.DateTime(["%Y-%m-%d"]), help="Date the report so, not today."
-)
-@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out what fits, as in .gitignore; repeatable.")
-def cleanup(path: Path, output: Path | None, moment: datetime | None, exclude: tuple[str, ...]) -> None:
-    """Write which model files at and below PATH (default: here) count and which could go, as Markdown; changes nothing.
-
-    Says which families of names the scripts use, compares each file with its counterpart in a rival family to the byte,
-    and sorts what could go into what is safe and what needs a decision, with the scripts that would break.
-
-    \b
-    Examples:
-      holdfast report cleanup
-      holdfast report cleanup models -o cleanup.md
-    """
-    day = datetime.now(timezone.utc).date() if moment is None else moment.date()
-    scan = scan_project(path, exclude)
-    with digest_cache(path) as cache:
-        facts = plan_cleanup(scan, cache)
-    _write(cleanup_report(facts, day=day, size_text=human_bytes), output)
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomically(output, text)
-        click.echo(f"Wrote {output}.")

@@ -1,0 +1,108 @@
+"""How long the reports take over start-up: ``report pr`` on this repository, ``report html`` with 300 experiments.
+
+    python benchmarks/report_speed.py [--rounds 7]
+
+Whole processes, output into a file; start-up (`holdfast version`) is measured in turn with them, and taken off; their
+time on processors, which other work on the machine changes less, stands beside. `report pr` compares HEAD with the
+commit before the newest one that registered a version: with its objects as they are in DVC's cache here, and in a
+clone without any. Writes benchmarks/results/report_speed.json. Goals: `report pr` 3 s, `report html` 5 s.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from harness import judge, machine, print_goals, versions, write_results
+
+TOOLS = Path(sys.executable).parent
+REPOSITORY = Path(__file__).parent.parent
+EXPERIMENTS = 300
+GOALS = {
+    "report pr": 3.0,
+    "report pr with plots": 3.0,
+    "report pr, nothing cached": 3.0,
+    f"report html, {EXPERIMENTS} experiments": 5.0,
+}
+
+
+def main() -> None:
+    """Measure, print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that is not counted")
+    options = parser.parse_args()
+    base = base_commit()
+    over: dict[str, list[float]] = {name: [] for name in GOALS}
+    processors: dict[str, list[float]] = {name: [] for name in GOALS}
+    start_up = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        clone = place / "clone"
+        subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
+        # experiments as `report html` shows them; made once, for it takes longer than the report
+        project = make_experiments(place / "experiments")
+        commands = {
+            "report pr": (REPOSITORY, "report", "pr", "--base", base, "-o", str(place / "pr.md")),
+            "report pr with plots": (
+                *(REPOSITORY, "report", "pr", "--base", base),
+                *("-o", str(place / "pr.md"), "--plots", str(place / "plots")),
+            ),
+            "report pr, nothing cached": (clone, "report", "pr", "--base", base, "-o", str(place / "pr.md")),
+            f"report html, {EXPERIMENTS} experiments": (project, "report", "html", "-o", str(place / "report.html")),
+        }
+        for number in range(1 + options.rounds):
+            wall, used = timed(REPOSITORY, "version")
+            measured = {name: timed(*command) for name, command in commands.items()}
+            if number:
+                start_up.append(wall)
+                for name, (seconds, busy) in measured.items():
+                    over[name].append(seconds - wall)
+                    processors[name].append(busy - used)
+    goals = {name: judge(round(median(over[name]), 3), "≤", goal) for name, goal in GOALS.items()}
+    result = {
+        "what": "wall seconds over start-up",
+        "machine": machine(),
+        "versions": versions("matplotlib"),
+        "rounds": options.rounds,
+        "base": base,
+        "start_up_seconds": round(median(start_up), 4),
+        "over_start_up_seconds": {name: round(median(seconds), 4) for name, seconds in over.items()},
+        "worst": {name: round(max(seconds), 4) for name, seconds in over.items()},
+        "processor_seconds_over_start_up": {name: round(median(busy), 4) for name, busy in processors.items()},
+        "goals": goals,
+    }
+    write_results("report_speed", result)
+    print(f"start-up {median(start_up):.3f} s")
+    print_goals(goals)
+
+
+def base_commit() -> str:
+    """The commit before the newest one that registered a version: a pull request that brings a model."""
+    log = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%H", "--", "registry"]
+    newest = subprocess.run(log, check=True, capture_output=True, text=True).stdout.strip()
+    return f"{newest}~1"
+
+
+def make_experiments(folder: Path) -> Path:
+    """A project with many experiments, as the tests of the HTML report build it."""
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from html_world import make_world  # not in a package: found through the path above
+
+    folder.mkdir()
+    return Path(make_world(folder, experiments=EXPERIMENTS).world.root)
+
+
+def timed(root: Path, *arguments: str) -> tuple[float, float]:
+    """Wall and processor seconds of one command."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([str(TOOLS / "holdfast"), *arguments], cwd=root, stdout=subprocess.PIPE, check=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    main()
