@@ -68,9 +68,9 @@ $(VENV)/bin/python:
 
 $(INSTALLED_RUN): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) -e ".[train]"
+	$(INSTALL) -e ".[train,report]"
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt $(INSTALLED_RUN)
-	$(INSTALL) -e ".[train,dev,fast,sign]"
+	$(INSTALL) -e ".[train,report,dev,docs,fast,sign]"
 	@touch $@

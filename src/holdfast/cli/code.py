@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Noun
 from holdfast.cli.output import Form, Table, emit, form_options, plural
 from holdfast.errors import UsageError
@@ -45,7 +46,7 @@ def variants(path: Path, canonical: tuple[str, ...], form: Form) -> None:
       holdfast code variants src --canonical package.loader
     """
     report = find_variants(path, canonical=canonical)
-    emit(form, report.to_json(), _variant_blocks(report))
+    emit(form, {"format": "holdfast code variants 1", **report.to_json()}, _variant_blocks(report))
 
 
 @command.command()
@@ -59,10 +60,10 @@ def inventory(path: Path, form: Form) -> None:
     \b
     Examples:
       holdfast code inventory
-      holdfast code inventory models --json
+      holdfast code inventory src --json
     """
     report = take_inventory(path)
-    emit(form, report.to_json(), _inventory_blocks(report))
+    emit(form, {"format": "holdfast code inventory 1", **report.to_json()}, _inventory_blocks(report))
 
 
 @command.command()
@@ -77,6 +78,7 @@ def inventory(path: Path, form: Form) -> None:
     "saved",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion_values.plans("code archive"),
     help="Use the plan that `--json` wrote to FILE.",
 )
 @form_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.caches import digest_cache
 from holdfast.cli.dedup_links import (
     apply_command,
@@ -57,7 +58,13 @@ def command() -> None:
     show_default=True,
     help="Leave out smaller files, and groups that waste less.",
 )
-@click.option("-r", "--remote", metavar="NAME", help="The DVC remote to look at; DVC's default one if not given.")
+@click.option(
+    "-r",
+    "--remote",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="The DVC remote to look at; DVC's default one if not given.",
+)
 @form_options
 def report(
     where: tuple[str, ...], kinds: tuple[Kind, ...], top: int | None, min_size: int, remote: str | None, form: Form

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.caches import digest_cache
 from holdfast.cli.durations import duration
 from holdfast.cli.groups import Verb
@@ -79,7 +80,12 @@ def plan_command(paths: tuple[Path, ...], output: Path | None, min_size: int, fo
 
 
 @click.command("apply", cls=Verb)
-@click.argument("file", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "file",
+    metavar="PLAN",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion_values.plans("dedup"),
+)
 @click.option("-y", "--yes", is_flag=True, help="Do it; without, the plan is checked and shown.")
 @form_options
 def apply_command(file: Path, yes: bool, form: Form) -> None:
@@ -120,7 +126,7 @@ def apply_command(file: Path, yes: bool, form: Form) -> None:
 
 
 @click.command("restore", cls=Verb)
-@click.argument("batch", metavar="PLAN|ID")
+@click.argument("batch", metavar="PLAN|ID", shell_complete=completion_values.linked)
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
 @form_options
 def restore_command(batch: str, paths: tuple[Path, ...], form: Form) -> None:
@@ -131,7 +137,7 @@ def restore_command(batch: str, paths: tuple[Path, ...], form: Form) -> None:
     \b
     Examples:
       holdfast dedup restore plan.json
-      holdfast dedup restore 1f0c3ab2 models/best.pt
+      holdfast dedup restore 1f0c3ab2 outputs/run_18/best_model.pt
     """
     from holdfast.dedup.apply import restore_plan  # see plan_command
 
@@ -143,7 +149,10 @@ def restore_command(batch: str, paths: tuple[Path, ...], form: Form) -> None:
         blocks.append(Table(("path", "why it stays"), [(one_line(path), why) for path, why in done.left]))
     emit(form, {"format": "holdfast dedup restored 1", **asdict(done)}, blocks)
     if done.left:
-        raise PartlyDoneError(f"{plural(len(done.left), 'original')} did not come back")
+        raise PartlyDoneError(
+            f"{plural(len(done.left), 'original')} did not come back",
+            hint="Move what is in the way, and restore again: they wait on",
+        )
 
 
 @click.command("list", cls=Verb)
@@ -181,7 +190,7 @@ def list_command(form: Form) -> None:
 
 
 @click.command("purge", cls=Verb)
-@click.argument("batch", metavar="[PLAN|ID]", required=False)
+@click.argument("batch", metavar="[PLAN|ID]", required=False, shell_complete=completion_values.linked)
 @click.option(
     "--older-than",
     type=duration,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_named
 from holdfast.cli.output import Form, Table, emit, form_options
@@ -26,8 +27,8 @@ PART_NAMES = {
 
 
 @click.command("diff", cls=Verb)
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=completion_values.checkpoints)
+@click.argument("b", shell_complete=completion_values.checkpoints)
 @click.option("--all", "everything", is_flag=True, help="Fold nothing: every tensor and value that differs.")
 @form_options
 def command(a: str, b: str, everything: bool, form: Form) -> None:
@@ -39,8 +40,8 @@ def command(a: str, b: str, everything: bool, form: Form) -> None:
 
     \b
     Examples:
-      holdfast diff models/miyawaki_cv_best.pth models/miyawaki_cccv1_best.pth
-      holdfast diff HEAD~1:outputs/train/best_model.pt digits/classifier@v1
+      holdfast diff models/digits/classifier.safetensors outputs/train/best_model.pt
+      holdfast diff HEAD~1:models/digits/classifier.safetensors digits/classifier@v3
     """
     with ExitStack() as stack:
         opened = []

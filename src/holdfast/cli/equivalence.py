@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_named
 from holdfast.cli.output import Form, Table, emit, form_options, one_line, plural
@@ -34,8 +35,8 @@ SUFFIXES = {
 
 
 @click.command("equivalence", cls=Verb)
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=completion_values.checkpoints)
+@click.argument("b", shell_complete=completion_values.checkpoints)
 @click.option("--data", required=True, metavar="FILE", help="The samples: .npz, .npy, .safetensors, .pt, .csv or .tsv.")
 @click.option("--loader", metavar="MODULE:FUNCTION", help="Your function that makes the model; ONNX needs none.")
 @click.option("--loader-b", metavar="MODULE:FUNCTION", help="That of B, where it is another architecture.")
@@ -95,8 +96,8 @@ def command(
 
     \b
     Examples:
-      holdfast equivalence old.pt new.safetensors --loader net.py:Net --data samples.npz
-      holdfast equivalence app/net@v1 net.onnx --loader net.py:load --data test.csv --labels class
+      holdfast equivalence outputs/train/best_model.pt digits/classifier@v3 --loader net.py:Net --data samples.npz
+      holdfast equivalence digits/classifier@v1 net.onnx --loader net.py:load --data test.csv --labels class
     """
     if min_agreement is not None and not check:
         raise UsageError("--min-agreement says when --check passes", hint="Give --check, too")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.durations import duration
 from holdfast.cli.gc_text import dollars, plan_blocks
 from holdfast.cli.gc_world import request_of, scope_options, world_here
@@ -54,7 +55,11 @@ class BoundsError(HoldfastError):
 
 @click.command("apply", cls=Verb)
 @click.argument(
-    "plan_file", metavar="[PLAN]", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "plan_file",
+    metavar="[PLAN]",
+    required=False,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion_values.plans("gc"),
 )
 @_LAST
 @GRACE_OPTION
@@ -130,15 +135,17 @@ def run(
         listed = plan.to_json([*plan.removed, *plan.archived])
         try:
             check_bounds(plan, policy)
-            done = apply_plan(
-                world,
-                plan,
-                now=time.time(),
-                allow_last_copy=policy.allow_last_copy,
-                grace=grace,
-                wait=wait,
-                archive=_archiver(world),
-            )
+            with bar("Moving") as progress:
+                done = apply_plan(
+                    world,
+                    plan,
+                    now=time.time(),
+                    allow_last_copy=policy.allow_last_copy,
+                    grace=grace,
+                    wait=wait,
+                    archive=_archiver(world),
+                    progress=progress,
+                )
         except (BoundsError, LastCopyError) as error:
             refused = {"format": APPLIED_FORMAT, "plan": plan.digest, "refused": error.message, "planned": listed}
             _write(report, refused)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.durations import duration
 from holdfast.cli.gc_apply import GRACE_OPTION, WAIT_OPTION, raise_waiting
 from holdfast.cli.gc_world import world_here
@@ -32,6 +33,7 @@ _REMOTE = click.option(
     "names",
     metavar="NAME",
     multiple=True,
+    shell_complete=completion_values.remotes,
     help="Of this DVC remote and its vault; may be given again.",
 )
 _LOCAL = click.option("--local", "here_alone", is_flag=True, help="Of this machine alone: no remote, no vault.")
@@ -55,7 +57,9 @@ def list_(names: Sequence[str], here_alone: bool, form: Form) -> None:
 
 
 @click.command("restore", cls=Verb)
-@click.argument("targets", nargs=-1, required=True, metavar="PLAN|OID|PATH...")
+@click.argument(
+    "targets", nargs=-1, required=True, metavar="PLAN|OID|PATH...", shell_complete=completion_values.collected
+)
 @_REMOTE
 @_LOCAL
 @form_options
@@ -67,7 +71,7 @@ def restore_(targets: Sequence[str], names: Sequence[str], here_alone: bool, for
     \b
     Examples:
       holdfast gc restore 3f2a91c04b7d
-      holdfast gc restore models/classifier.pt outputs/run_7
+      holdfast gc restore models/digits/classifier.safetensors
     """
     with world_here() as world, bar("Restoring") as progress:
         done = restore(world, targets, *_stores(world, names, here_alone), progress=progress)
@@ -229,4 +233,6 @@ def _purged(done: Purged, dry_run: bool) -> Iterator[str]:
 def _raise_left(left: Sequence[tuple[str, str]]) -> None:
     if left:
         more = f"; {len(left) - 1} more" if left[1:] else ""
-        raise PartlyDoneError(f"{left[0][0]} was left as it is: {left[0][1]}{more}")
+        raise PartlyDoneError(
+            f"{left[0][0]} was left as it is: {left[0][1]}{more}", hint="`holdfast gc list` shows what waits yet"
+        )

@@ -45,7 +45,7 @@ def plan(
       holdfast gc plan
       holdfast gc plan --scope cache,remote,vault -o plan.json
       holdfast gc plan --scope runs,workspace outputs
-      holdfast gc plan --explain models/classifier.pt
+      holdfast gc plan --explain models/digits/classifier.safetensors
     """
     # nothing here is garbage: Python's collector would walk over all names of all objects again and again
     gc.disable()

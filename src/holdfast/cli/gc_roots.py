@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.gc_world import world_here
 from holdfast.cli.groups import Noun
 from holdfast.cli.output import Form, Table, emit, form_options, plural
@@ -19,7 +20,14 @@ from holdfast.vault.roots import ROOTS, forget, registrations
 
 SHORTEST_PREFIX = 6
 
-_PLAIN = click.option("-r", "--remote", "name", metavar="NAME", help="Of this plain DVC remote, instead of the vault.")
+_PLAIN = click.option(
+    "-r",
+    "--remote",
+    "name",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="Of this plain DVC remote, instead of the vault.",
+)
 
 
 @click.group("roots", cls=Noun)
@@ -72,7 +80,8 @@ def list_(name: str | None, form: Form) -> None:
 
 @roots.command()
 @_PLAIN
-def register(name: str | None) -> None:
+@form_options
+def register(name: str | None, form: Form) -> None:
     """Say what this clone needs; `holdfast push` does so for a vault.
 
     \b
@@ -84,13 +93,16 @@ def register(name: str | None) -> None:
         count = register_clone(
             world.project, world.cache, store, find_policy(world.project.root), now=time.time(), folder=folder
         )
-    click.echo(f"This clone needs {plural(count, 'object')} of {store.url}.")
+        own = clone_id(world.project)
+    payload = {"format": "holdfast gc roots register 1", "store": store.url, "clone": own, "files": count}
+    emit(form, payload, [f"This clone needs {plural(count, 'object')} of {store.url}."])
 
 
 @roots.command("forget")
 @click.argument("clones", nargs=-1, required=True, metavar="CLONE...")
 @_PLAIN
-def forget_(clones: Sequence[str], name: str | None) -> None:
+@form_options
+def forget_(clones: Sequence[str], name: str | None, form: Form) -> None:
     """Let clones keep nothing any more that are gone: their ids, which may be cut short to six characters.
 
     \b
@@ -100,14 +112,18 @@ def forget_(clones: Sequence[str], name: str | None) -> None:
     with world_here() as world:
         store, folder = _store(world, name)
         known = [one.clone for one in registrations(store, folder)]
+        forgotten: list[str] = []
         for text in clones:
             meant = [clone for clone in known if len(text) >= SHORTEST_PREFIX and clone.startswith(text)]
             if len(meant) != 1:
                 raise UsageError(
                     f"{text} names {'several clones' if meant else 'no clone'}", hint="`holdfast gc roots list`"
                 )
-            forget(store, meant[0], folder)
-            click.echo(f"{meant[0][:12]} keeps nothing any more.")
+            forgotten += meant
+        for clone in forgotten:
+            forget(store, clone, folder)
+    payload = {"format": "holdfast gc roots forget 1", "store": store.url, "forgotten": forgotten}
+    emit(form, payload, [f"{clone[:12]} keeps nothing any more." for clone in forgotten])
 
 
 def _store(world: World, name: str | None) -> tuple[ObjectStore, str]:

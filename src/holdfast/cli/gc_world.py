@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.caches import digest_cache, reference_memory
 from holdfast.errors import UsageError
 from holdfast.gc.plan import Request
@@ -72,6 +73,7 @@ def scope_options(function: Command) -> Command:
                 "names",
                 metavar="NAME",
                 multiple=True,
+                shell_complete=completion_values.remotes,
                 help="The DVC remote, or the one beside which the vault lies; may be given again. [default: DVC's]",
             ),
             click.option(
@@ -137,7 +139,10 @@ def _from_root(project: Project, folder: Path) -> str:
     try:
         return folder.resolve().relative_to(project.root).as_posix()
     except ValueError as error:
-        raise UsageError(f"{folder} is not inside the project {project.root}") from error
+        raise UsageError(
+            f"{folder} is not inside the project {project.root}",
+            hint="Name folders of the project, or that of another one with `holdfast --cd DIR`",
+        ) from error
 
 
 def _open_vault(project: Project, name: str) -> "Vault":
@@ -160,5 +165,8 @@ def _open_remote(project: Project, name: str) -> Remote:
         )
     folder = None if is_url(url) else Path(os.path.expanduser(url)).resolve()  # noqa: PTH111 - as DVC does it
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"the DVC remote {name} is the folder {folder}, which does not exist")
+        raise UsageError(
+            f"the DVC remote {name} is the folder {folder}, which does not exist",
+            hint="Mount it, or name another one: -r NAME",
+        )
     return Remote(name, open_objects(url if folder is None else str(folder)), folder)

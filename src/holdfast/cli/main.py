@@ -13,6 +13,10 @@ from holdfast.errors import HoldfastError
 
 INTERRUPTED = 130
 COMPLETION_VARIABLE = "_HOLDFAST_COMPLETE"
+# numpy's OpenBLAS starts threads as it is imported, which spin for 0.1 s of processor each, beside what is at work. But
+# for models that are run, nothing here multiplies matrices
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+MULTIPLYING = frozenset({"equivalence"})
 
 COMMANDS = {
     "check": ("holdfast.cli.check", "Find references to what is not canonical, each with the right name."),
@@ -20,9 +24,11 @@ COMMANDS = {
     "completion": ("holdfast.cli.completion", "Print the completion script for a shell."),
     "dedup": ("holdfast.cli.dedup", "Find what is stored twice, and replace copies by links."),
     "diff": ("holdfast.cli.diff", "Say how two checkpoints differ, in words, in figures and in bytes."),
+    "doctor": ("holdfast.cli.doctor", "Check the installation and the repository, and say what mends each fault."),
     "equivalence": ("holdfast.cli.equivalence", "Run two models on the same samples and compare what they give."),
     "fetch": ("holdfast.cli.transfer:fetch", "Bring objects from the vault into DVC's cache."),
     "gc": ("holdfast.cli.gc", "See what may be deleted, and why; take it away, and bring it back."),
+    "init": ("holdfast.cli.init", "Prepare a git repository for Holdfast."),
     "pull": ("holdfast.cli.transfer:pull", "Bring objects from the vault and check them out."),
     "push": ("holdfast.cli.transfer:push", "Send cached objects to the vault."),
     "refs": ("holdfast.cli.refs", "Show which scripts, notebooks and configurations refer to files."),
@@ -31,9 +37,14 @@ COMMANDS = {
     "report": ("holdfast.cli.report", "Write reports of what was found."),
     "runs": ("holdfast.cli.runs", "List and check the folders of training runs."),
     "scan": ("holdfast.cli.scan", "List the model files of a tree, what they are and who uses them."),
+    "schema": (
+        "holdfast.cli.schema",
+        "Print the JSON Schema of what a command prints with --json; without COMMAND, list the commands that have one.",
+    ),
     "serve": ("holdfast.cli.serve", "Serve a vault to plain DVC, as an HTTP remote."),
     "show": ("holdfast.cli.show", "Show what a checkpoint holds, without running anything in it."),
     "status": ("holdfast.cli.transfer:status", "Compare DVC's cache with the vault."),
+    "ui": ("holdfast.cli.ui", "Show the report of this repository in a browser, as it changes."),
     "version": ("holdfast.cli.version", "Print the version."),
     "sources": (
         "holdfast.cli.sources",
@@ -62,6 +73,8 @@ def root(folder: str | None, verbose: bool) -> None:  # noqa: ARG001 - `verbose`
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code of the table in ``holdfast --help``."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if MULTIPLYING.isdisjoint(arguments):
+        os.environ.setdefault(BLAS_THREADS, "1")
     sys.exit(_run(arguments))
 
 
@@ -103,7 +116,8 @@ def _run(arguments: list[str]) -> int:
 def _fail(message: str, code: int, arguments: list[str] | None = None) -> int:
     if arguments is not None and _verbose(arguments):
         traceback.print_exc()
-    click.echo(f"{click.style('holdfast:', fg='red')} {' '.join(message.split())}", err=True)
+    name = "holdfast:" if os.environ.get("NO_COLOR") else click.style("holdfast:", fg="red")
+    click.echo(f"{name} {' '.join(message.split())}", err=True)
     return code
 
 

@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from holdfast.atomic import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -18,6 +23,13 @@ Form = Literal["text", "md", "json"]
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 COLUMN_GAP = 3  # characters that a table has between two columns
+PATH_LEAST_CHARACTERS = 24  # a column narrower than this shows nothing of a path
+# what a word that is a cell by itself means; the word says so without the colour, too
+MEANINGS = {
+    **dict.fromkeys(("pass", "passed", "ok", "better", "keep", "healthy", "✓"), "green"),
+    **dict.fromkeys(("fail", "failed", "fault", "worse", "broken", "damaged", "✗"), "red"),
+    **dict.fromkeys(("warning", "inconclusive", "impaired", "deprecated"), "yellow"),
+}
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -46,11 +58,34 @@ class Table:
 
     def fitted(self, width: int) -> "Table":
         """The table without as many of its spare columns as it takes to fit into ``width`` characters."""
-        if self.width <= width or not self.spare:
+        taken: list[str] = []
+        for column in self.spare:
+            if self._without(taken).width <= width:
+                break
+            taken.append(column)
+        # a narrow column that went before a wide one may have room again
+        for column in taken[-2::-1]:
+            more = [other for other in taken if other != column]
+            if self._without(more).width <= width:
+                taken = more
+        return self._without(taken) if taken else self
+
+    def broken(self, width: int) -> "Table":
+        """The table with the paths of its widest column broken, where that lets it fit into ``width`` characters."""
+        over = self.width - width
+        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        place = widths.index(max(widths))
+        room = widths[place] - over
+        if over <= 0 or room < PATH_LEAST_CHARACTERS or self.columns[place] in self.right:
             return self
-        place = list(self.columns).index(self.spare[0])
-        columns, *rows = [[*row[:place], *row[place + 1 :]] for row in (self.columns, *self.rows)]
-        return replace(self, columns=columns, rows=rows, spare=self.spare[1:]).fitted(width)
+        rows = [[*row[:place], _break_paths(row[place], room), *row[place + 1 :]] for row in self.rows]
+        return replace(self, rows=rows)
+
+    def _without(self, columns: Sequence[str]) -> "Table":
+        places = [place for place, column in enumerate(self.columns) if column not in columns]
+        header, *rows = [[row[place] for place in places] for row in (self.columns, *self.rows)]
+        spare = [column for column in self.spare if column not in columns]
+        return replace(self, columns=header, rows=rows, spare=spare)
 
 
 def form_options(function: Callback) -> Callback:
@@ -65,7 +100,7 @@ def form_options(function: Callback) -> Callback:
 def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> None:
     """Print ``payload`` as JSON, or ``blocks`` (lines and tables, top to bottom) as text or Markdown."""
     if form == "json":
-        text = json.dumps(_finite(payload), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite(payload), indent=2, ensure_ascii=False, allow_nan=False)
         click.echo(text.encode("utf-8", "backslashreplace").decode())  # names of files need not be text
         return
     shown = [_shown(block) for block in blocks]
@@ -73,6 +108,15 @@ def emit(form: Form, payload: dict[str, Any], blocks: Sequence[str | Table]) -> 
         click.echo("\n\n".join(_markdown(block) if isinstance(block, Table) else block for block in shown))
     else:
         _print_text(shown)
+
+
+def write_or_print(text: str, output: Path | None) -> None:
+    """Write the text to the file and say so, or print it where there is none."""
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(output, text)
+        click.echo(f"Wrote {output}.")
 
 
 def human_bytes(count: int) -> str:
@@ -115,12 +159,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with null for NaN and infinities, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -140,17 +184,31 @@ def _print_text(blocks: Sequence[str | Table]) -> None:
         console = Console(highlight=False)
         for block in blocks:
             fitted = block.fitted(console.width) if isinstance(block, Table) else block
-            console.print(_rich(fitted))
+            console.print(_rich(fitted.broken(console.width) if isinstance(fitted, Table) else fitted))
             if isinstance(block, Table) and isinstance(fitted, Table) and block.columns != fitted.columns:
                 left_out = [column for column in block.columns if column not in fitted.columns]
                 console.print(f"Left out for want of width: {', '.join(left_out)}.\n", style="dim")
         return
     # what is piped is read by a program or kept in a file: no wrapping to the width of a terminal that is not there
-    lines = [line for block in blocks for line in (_plain(block) if isinstance(block, Table) else block.split("\n"))]
-    click.echo("\n".join(line.rstrip() for line in lines))
+    forced = is_colour_forced()
+    lines: list[str] = []
+    for block in blocks:
+        lines += _plain(block, coloured=forced) if isinstance(block, Table) else block.split("\n")
+    click.echo("\n".join(line.rstrip() for line in lines), color=forced or None)
 
 
-def _plain(table: Table) -> list[str]:
+def is_colour_forced() -> bool:
+    """Whether what goes to no terminal is to be coloured all the same, as logs of CI show it."""
+    return bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+
+
+def warn(text: str) -> None:
+    """Tell people something beside the result, on standard error."""
+    name = "holdfast:" if os.environ.get("NO_COLOR") else click.style("holdfast:", fg="yellow")
+    click.echo(f"{name} {text}", err=True)
+
+
+def _plain(table: Table, coloured: bool = False) -> list[str]:
     """The lines of a table as a terminal of any width would have them, without rich's console, which takes 40 ms."""
     from rich.cells import cell_len, set_cell_size  # imported here: see above
 
@@ -160,13 +218,13 @@ def _plain(table: Table) -> list[str]:
 
     def lay(row: Sequence[Sequence[str]]) -> Iterator[str]:
         for parts in zip_longest(*row, fillvalue=""):
-            cells = zip(table.columns, parts, widths, strict=True)
-            yield " " + gap.join(
+            cells = [
                 " " * (width - cell_len(part.rstrip())) + part.rstrip()
                 if column in table.right
                 else set_cell_size(part, width)
-                for column, part, width in cells
-            )
+                for column, part, width in zip(table.columns, parts, widths, strict=True)
+            ]
+            yield " " + gap.join(map(_styled, cells) if coloured else cells)
 
     rule = " " + "─" * (sum(widths) + COLUMN_GAP * (len(widths) - 1))
     header, *body = ([*lay(row)] for row in rows)
@@ -190,5 +248,41 @@ def _rich(block: str | Table) -> "Text | RichTable":
         least = None if right else len(column)
         table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold", min_width=least)
     for row in block.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(_coloured(Text(cell)) for cell in row))
     return table
+
+
+def _coloured(cell: "Text") -> "Text":
+    """The cell in the colour of what it says, or with its mark in it."""
+    if colour := MEANINGS.get(cell.plain):
+        cell.stylize(colour)
+    elif cell.plain.endswith((" ✓", " ✗")):
+        cell.stylize(MEANINGS[cell.plain[-1]], len(cell.plain) - 1)
+    return cell
+
+
+def _styled(cell: str) -> str:
+    """The same for what is no terminal's."""
+    said = cell.strip()
+    if colour := MEANINGS.get(said):
+        return cell.replace(said, click.style(said, fg=colour))
+    if said.endswith((" ✓", " ✗")):
+        return cell.replace(said[-1], click.style(said[-1], fg=MEANINGS[said[-1]]))
+    return cell
+
+
+def _break_paths(cell: str, width: int) -> str:
+    """The cell with its paths on as many lines as it takes, broken after slashes where there are any."""
+    lines: list[str] = []
+    for line in cell.split("\n"):
+        if len(line) <= width or " " in line:  # words are folded at their spaces
+            lines.append(line)
+            continue
+        lines.append("")
+        for part in re.split("(?<=/)", line):
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append("")
+            lines[-1] += part
+            while len(lines[-1]) > width:
+                lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return "\n".join(lines)

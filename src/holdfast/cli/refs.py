@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, plural
 from holdfast.errors import UsageError
@@ -20,7 +21,7 @@ NO_TARGETS = (".dvc", ".gitignore", ".md")
 
 
 @click.command(cls=Verb)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=completion_values.paths)
 @click.option(
     "--root",
     metavar="DIR",
@@ -37,13 +38,13 @@ def command(paths: tuple[str, ...], root: Path | None, mentions: bool, form: For
 
     \b
     Examples:
-      holdfast refs models/miyawaki_cv_best.pth
-      holdfast refs 'models/*_cccv1_best.pth' --md
+      holdfast refs models/digits/classifier.safetensors
+      holdfast refs 'models/digits/*.safetensors' --md
       holdfast refs models --mentions
     """
     top = root or find_git_root(Path.cwd()) or Path.cwd()
     report = find_references(top, [target for path in paths for target in _targets(path)])
-    emit(form, report.to_json(), _blocks(report, mentions=mentions))
+    emit(form, {"format": "holdfast refs 1", **report.to_json()}, _blocks(report, mentions=mentions))
 
 
 def _targets(path: str) -> Iterator[Path]:
@@ -51,7 +52,7 @@ def _targets(path: str) -> Iterator[Path]:
     if place.is_dir():
         found = [file for file in sorted(place.rglob("*")) if file.is_file() and not file.name.endswith(NO_TARGETS)]
         if not found:
-            raise UsageError(f"{path} holds no files")
+            raise UsageError(f"{path} holds no files", hint="Name a file, which need not exist any more, or a pattern")
         yield from found
     elif glob.has_magic(path) and not place.exists():
         # Path.glob takes no absolute pattern, and `..` in one is its matter too

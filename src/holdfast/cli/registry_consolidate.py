@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar
@@ -38,6 +39,7 @@ JOBS = 4
     "saved",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion_values.plans("consolidation"),
     help="Carry out the plan in FILE.",
 )
 @click.option("--restore", "restoring", is_flag=True, help="Bring archived weights back; each FOLDER is a run.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, plural
 from holdfast.cli.registry_places import cache_of_project, digests_of_project, here, stores_of_project, today
@@ -28,7 +29,7 @@ GTO = "gto"
 
 
 @click.command("export", cls=Verb)
-@click.argument("models", nargs=-1, metavar="[MODEL...]")
+@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=completion_values.models)
 @click.option(
     "-o",
     "--output",
@@ -58,10 +59,16 @@ def export(models: tuple[str, ...], output: Path | None, form: Literal["yaml", "
 
 
 @click.command("import", cls=Verb)
-@click.argument("source", metavar="FILE|FOLDER|gto")
+@click.argument("source", metavar="FILE|FOLDER|gto", shell_complete=completion_values.paths)
 @click.option("--app", metavar="APP", help="The application of models that have none.")
 @click.option("--weights", metavar="FILE", help="The file of weights in folders with more than one checkpoint.")
-@click.option("-r", "--remote", metavar="NAME", help="The DVC remote to ask for bytes of tagged versions.")
+@click.option(
+    "-r",
+    "--remote",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="The DVC remote to ask for bytes of tagged versions.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what is listed there.")
 @form_options
 def import_(source: str, app: str | None, weights: str | None, remote: str | None, dry_run: bool, form: Form) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, human_bytes, one_line
 from holdfast.cli.registry_columns import gate_metrics
@@ -25,7 +26,7 @@ LEAST_MESSAGE = 16  # characters; what is shorter says nothing
 
 
 @click.command("history", cls=Verb)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completion_values.models)
 @click.option(
     "--at", "day", metavar="DATE", help="What each label was on at the end of that day, or at that time (UTC)."
 )
@@ -63,9 +64,9 @@ def history(model: str | None, day: str | None, form: Form) -> None:
 
 
 @click.command("diff", cls=Verb)
-@click.argument("first")
-@click.argument("second")
-@click.argument("third", required=False)
+@click.argument("first", shell_complete=completion_values.models_and_versions)
+@click.argument("second", shell_complete=completion_values.versions_of_model)
+@click.argument("third", required=False, shell_complete=completion_values.versions_of_model)
 @form_options
 def diff(first: str, second: str, third: str | None, form: Form) -> None:
     """Say how two versions differ: metrics, params, weights, and the data that DVC tracked beside them.

@@ -2,6 +2,7 @@
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, form_options
 from holdfast.cli.registry_places import here, today
@@ -20,8 +21,8 @@ force_option = click.option("-f", "--force", is_flag=True, help="Also where the 
 
 
 @click.command("assign", cls=Verb)
-@click.argument("version", metavar="MODEL@VERSION")
-@click.argument("alias")
+@click.argument("version", metavar="MODEL@VERSION", shell_complete=completion_values.versions)
+@click.argument("alias", shell_complete=completion_values.aliases)
 @force_option
 @form_options
 def assign(version: str, alias: str, force: bool, form: Form) -> None:
@@ -46,7 +47,7 @@ def assign(version: str, alias: str, force: bool, form: Form) -> None:
 
 
 @click.command("unassign", cls=Verb)
-@click.argument("alias", metavar="MODEL@ALIAS")
+@click.argument("alias", metavar="MODEL@ALIAS", shell_complete=completion_values.labelled)
 @force_option
 @form_options
 def unassign(alias: str, force: bool, form: Form) -> None:
@@ -66,7 +67,7 @@ def unassign(alias: str, force: bool, form: Form) -> None:
 
 
 @click.command("protect", cls=Verb)
-@click.argument("alias", metavar="MODEL@ALIAS")
+@click.argument("alias", metavar="MODEL@ALIAS", shell_complete=completion_values.labelled)
 @form_options
 def protect(alias: str, form: Form) -> None:
     """Keep an alias from being moved by accident: after this, moving it takes --force or a gate.
@@ -81,7 +82,7 @@ def protect(alias: str, form: Form) -> None:
 
 
 @click.command("unprotect", cls=Verb)
-@click.argument("alias", metavar="MODEL@ALIAS")
+@click.argument("alias", metavar="MODEL@ALIAS", shell_complete=completion_values.labelled)
 @form_options
 def unprotect(alias: str, form: Form) -> None:
     """Let an alias be moved freely again.
@@ -94,7 +95,7 @@ def unprotect(alias: str, form: Form) -> None:
 
 
 @click.command("deprecate", cls=Verb)
-@click.argument("version", metavar="MODEL@VERSION")
+@click.argument("version", metavar="MODEL@VERSION", shell_complete=completion_values.versions)
 @click.option("--reason", metavar="TEXT", help="Why, in a line; `holdfast check` shows it at each use.")
 @click.option("--undo", is_flag=True, help="Take it back.")
 @form_options

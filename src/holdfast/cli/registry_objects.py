@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, human_bytes, plural
 from holdfast.cli.registry_places import digests_of_project, here, place_name, stores_of_project
@@ -14,11 +15,17 @@ from holdfast.registry.entries import split_reference
 from holdfast.registry.verification import Verification
 from holdfast.registry.verification import verify as verify_registry
 
-remote_option = click.option("-r", "--remote", metavar="NAME", help="The DVC remote to ask (default: the default one).")
+remote_option = click.option(
+    "-r",
+    "--remote",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="The DVC remote to ask (default: the default one).",
+)
 
 
 @click.command("get", cls=Verb)
-@click.argument("version", metavar="MODEL[@VERSION]")
+@click.argument("version", metavar="MODEL[@VERSION]", shell_complete=completion_values.models_and_versions)
 @click.option(
     "-o", "--output", metavar="PATH", type=click.Path(path_type=Path), help="Where to (default: its name, here)."
 )
@@ -54,7 +61,7 @@ def get(version: str, output: Path | None, force: bool, remote: str | None, form
 
 
 @click.command("verify", cls=Verb)
-@click.argument("models", nargs=-1, metavar="[MODEL...]")
+@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=completion_values.models)
 @click.option(
     "--offline", is_flag=True, help="Ask neither a vault nor a remote: for a hook, or a machine without keys."
 )

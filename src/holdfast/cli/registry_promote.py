@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, plural
 from holdfast.cli.registry_places import here, stores_of_project, today
@@ -30,7 +31,14 @@ file_type = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("promote", cls=Verb)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--as", "model", metavar="MODEL", required=True, help="The model's name: app/name.")
+@click.option(
+    "--as",
+    "model",
+    metavar="MODEL",
+    required=True,
+    shell_complete=completion_values.models,
+    help="The model's name: app/name.",
+)
 @click.option("--weights", metavar="FILE", help="Of a folder: the file of weights, from the folder.")
 @click.option("--config", metavar="FILE", type=file_type, help="The configuration to put beside the model.")
 @click.option("--metrics", metavar="FILE", multiple=True, type=file_type, help="Take metrics from a JSON or YAML file.")
@@ -68,8 +76,8 @@ def promote(
 
     \b
     Examples:
-      holdfast registry promote outputs/run_18/best_model.pt --as album/scorer --metrics outputs/run_18/metrics.json
-      holdfast registry promote outputs/run_18 --weights best.pt --as album/scorer --rewrite-refs
+      holdfast registry promote outputs/train/best_model.pt --as digits/classifier --metrics metrics/evaluate.json
+      holdfast registry promote outputs/run_18 --weights best_model.pt --as album/scorer --rewrite-refs --yes
     """
     check_model_id(model)
     if rewrite_refs and not dry_run and not yes and (form != "text" or not _is_asked()):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, form_options, human_bytes
 from holdfast.cli.registry_places import cache_of_project, digests_of_project, here, today
@@ -20,7 +21,7 @@ REMEMBERED_BYTES = 4_000_000
 
 
 @click.command("register", cls=Verb)
-@click.argument("model")
+@click.argument("model", shell_complete=completion_values.models)
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--metrics",

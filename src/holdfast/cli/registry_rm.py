@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, human_bytes, plural
 from holdfast.cli.registry_places import here, today
@@ -14,13 +15,14 @@ from holdfast.registry.removal import RemovalPlan, apply_removal, plan_removal, 
 
 
 @click.command("rm", cls=Verb)
-@click.argument("version", required=False, metavar="[MODEL@VERSION]")
+@click.argument("version", required=False, metavar="[MODEL@VERSION]", shell_complete=completion_values.versions)
 @click.option("--apply", "carry_out", is_flag=True, help="Remove it, where nothing stands in the way.")
 @click.option(
     "--plan",
     "saved",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completion_values.plans("removal"),
     help="Use the plan that `--json` wrote to FILE.",
 )
 @form_options

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, form_options
 from holdfast.cli.registry_places import here, place_name, stores_of_project
@@ -12,9 +13,20 @@ from holdfast.registry.rollback import Rollback, roll_back
 
 
 @click.command("rollback", cls=Verb)
-@click.argument("model")
-@click.option("--to", metavar="VERSION", help="Another version than the one before.")
-@click.option("-r", "--remote", metavar="NAME", help="The DVC remote to take the file from, where it is not here.")
+@click.argument("model", shell_complete=completion_values.models)
+@click.option(
+    "--to",
+    metavar="VERSION",
+    shell_complete=completion_values.versions_of_model,
+    help="Another version than the one before.",
+)
+@click.option(
+    "-r",
+    "--remote",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="The DVC remote to take the file from, where it is not here.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done.")
 @click.option(
     "-f",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, form_options
 from holdfast.cli.registry_tables import emit_quickly
@@ -13,9 +14,15 @@ from holdfast.repo.workspace import DVC_FOLDER
 
 
 @click.command("select", cls=Verb)
-@click.argument("model")
-@click.argument("criteria", nargs=-1, metavar="[CRITERION...]")
-@click.option("--best", "metric", metavar="METRIC", help="The best by this metric (default: the newest).")
+@click.argument("model", shell_complete=completion_values.models)
+@click.argument("criteria", nargs=-1, metavar="[CRITERION...]", shell_complete=completion_values.metrics)
+@click.option(
+    "--best",
+    "metric",
+    metavar="METRIC",
+    shell_complete=completion_values.metrics,
+    help="The best by this metric (default: the newest).",
+)
 @click.option("--max", "direction", flag_value="max", default=None, help="More is better.")
 @click.option("--min", "direction", flag_value="min", help="Less is better (default for losses, errors, times, sizes).")
 @click.option("--ab", metavar="LABEL=SHARE,…", help="Split keys among labels by their shares.")

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, human_bytes
 from holdfast.cli.registry_columns import (
@@ -46,8 +47,16 @@ def list_(form: Form) -> None:
 
 
 @click.command("show", cls=Verb)
-@click.argument("model", required=False, metavar="[MODEL[@VERSION]]")
-@click.option("--metrics", "names", metavar="A,B,…", help="Show these metrics, in this order.")
+@click.argument(
+    "model", required=False, metavar="[MODEL[@VERSION]]", shell_complete=completion_values.models_and_versions
+)
+@click.option(
+    "--metrics",
+    "names",
+    metavar="A,B,…",
+    shell_complete=completion_values.metric_lists,
+    help="Show these metrics, in this order.",
+)
 @click.option("--all-metrics", "every", is_flag=True, help="Show all metrics, each class's too, however wide it gets.")
 @click.option("--stored", is_flag=True, help="Look into the vault for the new bytes, instead of into its index here.")
 @form_options

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, form_options
 from holdfast.cli.registry_places import here, stores_of_project
@@ -17,12 +18,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("sign", cls=Verb)
-@click.argument("version", metavar="MODEL@VERSION")
+@click.argument("version", metavar="MODEL@VERSION", shell_complete=completion_values.versions)
 @click.option(
     "--private-key", required=True, metavar="FILE", type=_FILE, help="The key, PEM, of the curve P-256, P-384 or P-521."
 )
 @click.option("--password-file", metavar="FILE", type=_FILE, help="The first line is the key's password.")
-@click.option("-r", "--remote", metavar="NAME", help="The DVC remote to ask (default: the default one).")
+@click.option(
+    "-r",
+    "--remote",
+    metavar="NAME",
+    shell_complete=completion_values.remotes,
+    help="The DVC remote to ask (default: the default one).",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace a signature that is there.")
 @form_options
 def sign(

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from holdfast.cli.output import COLUMN_GAP, Form, Table, emit, printable
+from holdfast.cli.output import COLUMN_GAP, Form, Table, emit, is_colour_forced, printable
 
 MANY_ROWS = 500
 # all but ASCII and what Holdfast itself writes, which take one column: of others rich knows how wide they are
@@ -32,7 +32,7 @@ def emit_quickly(form: Form, payload: dict[str, Any], blocks: Sequence[str | Tab
     """
     width = terminal_width() if form == "text" else None
     rows = sum(len(block.rows) for block in blocks if isinstance(block, Table))
-    if form != "text" or (width is not None and rows <= MANY_ROWS and not unfolded):
+    if form != "text" or is_colour_forced() or (width is not None and rows <= MANY_ROWS and not unfolded):
         emit(form, payload, blocks)
         return
     lines: list[str] = []

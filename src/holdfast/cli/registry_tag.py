@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, form_options, plural
 from holdfast.cli.registry_places import here
@@ -19,7 +20,7 @@ COMMIT_DIGITS = 7
 
 
 @click.command("tag", cls=Verb)
-@click.argument("model", required=False, metavar="[MODEL]")
+@click.argument("model", required=False, metavar="[MODEL]", shell_complete=completion_values.models)
 @click.option("--artifacts", is_flag=True, help="Write `artifacts:` alone, and no tags: on a branch, before its merge.")
 @click.option("--push", is_flag=True, help="Send the tags to the git remote, all or none.")
 @click.option("-r", "--remote", metavar="NAME", help="The git remote (default: that of the branch's upstream).")

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
@@ -46,7 +47,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> list
 
 
 @click.command(cls=Verb)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion_values.remotes)
 @click.option("--rounds", metavar="N", type=click.IntRange(min=1), default=60, show_default=True, help="Round trips.")
 @click.option(
     "--sizes", metavar="SIZES", default="1KB,1MB,64MB", show_default=True, callback=_sizes, help="Measure with these."
@@ -70,7 +71,7 @@ def doctor(name: str | None, rounds: int, sizes: list[int], output: Path | None,
     \b
     Examples:
       holdfast remote doctor
-      holdfast remote doctor r2 --rounds 10 --sizes 1MB -o doctor.md
+      holdfast remote doctor storage --rounds 10 --sizes 1MB -o doctor.md
     """
     place = find_remote(name)
     subject, trial = place.subject(), new_trial(secrets.token_hex(6))

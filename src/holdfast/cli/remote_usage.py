@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.remote_places import RemotePlace, find_remote
@@ -27,7 +28,7 @@ _PRICE = click.option(
 
 
 @click.command(cls=Verb)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion_values.remotes)
 @click.argument("prefix", default="")
 @click.option("--depth", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Folders deep.")
 @_PRICE
@@ -38,7 +39,7 @@ def du(name: str | None, prefix: str, depth: int, price: float, form: Form) -> N
     \b
     Examples:
       holdfast remote du
-      holdfast remote du r2 climate --depth 2
+      holdfast remote du storage climate --depth 2
     """
     place = find_remote(name)
     usages = measure_usage(place.open().list_objects(prefix), base=prefix, depth=depth)
@@ -57,7 +58,7 @@ def du(name: str | None, prefix: str, depth: int, price: float, form: Form) -> N
 
 
 @click.command(cls=Verb)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion_values.remotes)
 @click.argument("prefix", default="")
 @click.option("-R", "--recursive", is_flag=True, help="All objects below, not the folders and objects right there.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LISTED, show_default=True, help="Show N.")
@@ -68,7 +69,7 @@ def ls(name: str | None, prefix: str, recursive: bool, limit: int, form: Form) -
     \b
     Examples:
       holdfast remote ls
-      holdfast remote ls r2 climate -R
+      holdfast remote ls storage climate -R
     """
     place = find_remote(name)
     store = place.open()
@@ -104,7 +105,7 @@ def ls(name: str | None, prefix: str, recursive: bool, limit: int, form: Form) -
 
 
 @click.command(cls=Verb)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion_values.remotes)
 @_PRICE
 @form_options
 def cost(name: str | None, price: float, form: Form) -> None:
@@ -113,7 +114,7 @@ def cost(name: str | None, price: float, form: Form) -> None:
     \b
     Examples:
       holdfast remote cost
-      holdfast remote cost r2 --price 0.023
+      holdfast remote cost storage --price 0.023
     """
     place = find_remote(name)
     kinds = totals(measure_usage(place.open().list_objects()))

@@ -58,7 +58,7 @@ def list_runs(path: Path, form: Form) -> None:
     columns = ["run", "status", "epochs", "best epoch", "best value", "size", "started"]
     right = frozenset({"epochs", "best epoch", "size"})
     rows = [_row(run, *best[run.path]) for run in scan.runs]
-    table = Table(columns, rows, right=right, spare=("started", "best epoch", "epochs"))
+    table = Table(columns, rows, right=right, spare=("started", "best epoch", "epochs", "size"))
     total = human_bytes(sum(run.bytes for run in scan.runs))
     sentence = f"{plural(len(rows), 'run')} {_where(path)}, {total}."
     notes = [note for run in scan.runs for note in _notes(run, path)] + list(scan.notes)

@@ -1,16 +1,16 @@
 """``holdfast scan``: which model files there are."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.caches import digest_cache, reference_memory
 from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_objects
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, one_line, plural
+from holdfast.cli.progress import bar, counted
 from holdfast.errors import NotARepositoryError, UsageError
 from holdfast.inventory.models import ModelFamily, ModelFile, SameFiles, ScanReport
 from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
@@ -33,7 +33,7 @@ PROGRESS_FROM_BYTES = 500_000_000
 
 
 @click.command(cls=Verb)
-@click.argument("path", default=".")
+@click.argument("path", default=".", shell_complete=completion_values.paths)
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out what fits, as in .gitignore; repeatable.")
 @click.option("--only", metavar="STATUS", type=click.Choice(STATUSES), help="List the files of one status.")
 @click.option("--all", "everything", is_flag=True, help="List every file, family and group.")
@@ -66,7 +66,7 @@ def command(
     Examples:
       holdfast scan
       holdfast scan models --only unreferenced
-      holdfast scan s3://bucket/models --parquet models.parquet
+      holdfast scan s3://models/checkpoints --parquet models.parquet
     """
     if is_url(path):
         report = scan_bucket(path, exclude, weights=bool(weights))
@@ -91,7 +91,7 @@ def scan_project(path: Path, exclude: Iterable[str] = (), *, weights: bool = Tru
     within = path.resolve().relative_to(root).as_posix()
     memory = reference_memory(path)
     try:
-        with digest_cache(path) as cache, _progress() as progress:
+        with digest_cache(path) as cache, bar("Reading weights", least=PROGRESS_FROM_BYTES) as progress:
             return scan_tree(
                 root,
                 cache,
@@ -112,7 +112,7 @@ def scan_bucket(url: str, exclude: Iterable[str] = (), *, weights: bool = False)
     here = Path.cwd()
     memory = reference_memory(here)
     try:
-        with digest_cache(here) as cache, _counter("Reading headers") as progress:
+        with digest_cache(here) as cache, bar("Reading headers", counted) as progress:
             return scan_store(
                 store,
                 cache,
@@ -121,7 +121,7 @@ def scan_bucket(url: str, exclude: Iterable[str] = (), *, weights: bool = False)
                 project=find_git_root(here),
                 memory=memory,
                 weights=weights,
-                progress=progress,
+                progress=lambda count: progress(count, 0),
             )
     finally:
         memory.close()
@@ -138,40 +138,6 @@ def registered_versions(folder: Path) -> list[Registered]:
         for model in Registry(root).models()
         for version in model.versions
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    bar = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None and total >= PROGRESS_FROM_BYTES:
-            bar = click.progressbar(length=total, label="Reading weights", file=sys.stderr)
-            bar.__enter__()
-        if bar is not None:
-            bar.update(done - bar.pos)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.__exit__(None, None, None)
-
-
-@contextmanager
-def _counter(label: str) -> Iterator[Callable[[int], None]]:
-    """Counts on a terminal what is of unknown number."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    try:
-        yield lambda number: click.echo(f"\r{label}: {number:,}", nl=False, err=True) if number % 50 == 0 else None
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)
 
 
 def _blocks(report: ScanReport, only: str | None, everything: bool) -> Iterator[str | Table]:

@@ -250,7 +250,10 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(cert, key)
     except ssl.SSLError as error:
-        raise UsageError(f"{cert} and {key} are no certificate and its key: {error.reason or error}") from error
+        raise UsageError(
+            f"{cert} and {key} are no certificate and its key: {error.reason or error}",
+            hint="Name two PEM files that belong together: --tls-cert CHAIN --tls-key KEY",
+        ) from error
     return context
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_named
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
+from holdfast.cli.progress import bar
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.formats.checkpoint import SEPARATOR, Checkpoint, Part, Tensor, storage_bytes
 from holdfast.formats.content import NoDigestError, digest_of, tensor_digests
@@ -33,7 +35,7 @@ INDENT = "  "
 
 
 @click.command("show", cls=Verb)
-@click.argument("name")
+@click.argument("name", shell_complete=completion_values.checkpoints)
 @click.option("--all", "everything", is_flag=True, help="Fold nothing: every tensor, value and tie.")
 @click.option(
     "--digest/--no-digest",
@@ -52,7 +54,7 @@ def command(name: str, everything: bool, digest: bool | None, form: Form) -> Non
     Examples:
       holdfast show models/digits/classifier.safetensors
       holdfast show digits/classifier@v1
-      holdfast show s3://bucket/models/resnet.safetensors
+      holdfast show s3://models/checkpoints/classifier.safetensors
     """
     with ExitStack() as stack:
         source = open_named(name)
@@ -106,12 +108,16 @@ def _weights_digest(source: Source, checkpoint: Checkpoint, summary: Summary) ->
 
 
 @contextmanager
-def _progress(nbytes: int) -> Iterator[Callable[[int], None] | None]:
-    if nbytes < PROGRESS_FROM_BYTES or not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=nbytes, label="Hashing the weights", file=sys.stderr) as bar:
-        yield bar.update
+def _progress(nbytes: int) -> Iterator[Callable[[int], None]]:
+    done = 0
+    with bar("Hashing the weights", least=PROGRESS_FROM_BYTES) as update:
+
+        def advance(step: int) -> None:
+            nonlocal done
+            done += step
+            update(done, nbytes)
+
+        yield advance
 
 
 def _blocks(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options
 from holdfast.data.catalogue import Catalogue, Source, find_catalogue, project_top
@@ -36,8 +37,10 @@ def schema(file: str) -> None:
 
 
 @click.command("add", cls=Verb)
-@click.argument("name", metavar="NAME|DOMAIN/NAME")
-@click.option("-d", "--domain", metavar="DOMAIN", help="The domain that it belongs to.")
+@click.argument("name", metavar="NAME|DOMAIN/NAME", shell_complete=completion_values.sources)
+@click.option(
+    "-d", "--domain", metavar="DOMAIN", shell_complete=completion_values.domains, help="The domain that it belongs to."
+)
 @click.option("--title", metavar="TEXT", help="What people call it.")
 @click.option("--url", metavar="URL", help="Where it was published; doi:… too.")
 @click.option("--origin", metavar="TEXT", help="Where it comes from, where there is no URL.")
@@ -73,8 +76,8 @@ def add(
 
     \b
     Examples:
-      holdfast sources add climate/era5 --url https://cds.climate.copernicus.eu \\
-        --licence CC-BY-4.0 --version 5 --updates daily --prefix climate/era5/
+      holdfast sources add climate/gpcp --url https://gpcp.umd.edu \\
+        --licence CC-BY-4.0 --version 3.2 --updates monthly --prefix climate/gpcp/
       holdfast sources add climate/era5 --update --version 5.1
     """
     values = {key: value for key, value in given.items() if value is not None}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, plural
 from holdfast.cli.progress import bar, counted
@@ -18,8 +19,14 @@ NAMES_SHOWN = 10
 
 
 @click.command("import", cls=Verb)
-@click.argument("origin", metavar="FILE|URL")
-@click.option("-d", "--domain", metavar="DOMAIN", help="The domain of what does not say its own.")
+@click.argument("origin", metavar="FILE|URL", shell_complete=completion_values.paths)
+@click.option(
+    "-d",
+    "--domain",
+    metavar="DOMAIN",
+    shell_complete=completion_values.domains,
+    help="The domain of what does not say its own.",
+)
 @click.option("--update", is_flag=True, help="Change entries that say something else; what is not told stays.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("-j", "--jobs", metavar="N", type=click.IntRange(min=1), default=8, show_default=True, help="Requests.")
@@ -39,8 +46,8 @@ def import_(origin: str, domain: str | None, update: bool, dry_run: bool, jobs: 
     \b
     Examples:
       holdfast sources import sources.csv --domain climate
-      holdfast sources import s3://astro-data -n
-      holdfast sources import s3://astro-data/new/climate/ --domain climate
+      holdfast sources import s3://models/sources -n
+      holdfast sources import s3://models/sources/climate/ --domain climate
     """
     root = find_catalogue(Path.cwd()) or project_top(Path.cwd())
     of_bucket = is_url(origin) or origin.endswith("/")

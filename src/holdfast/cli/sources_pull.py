@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar
@@ -21,7 +22,7 @@ DATA = "data"
 
 
 @click.command("pull", cls=Verb)
-@click.argument("names", nargs=-1, required=True, metavar="DOMAIN|NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="DOMAIN|NAME...", shell_complete=completion_values.sources)
 @click.option(
     "-o",
     "--output",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
@@ -15,8 +16,16 @@ from holdfast.errors import UsageError
 
 
 @click.command("list", cls=Verb)
-@click.argument("names", nargs=-1, metavar="[DOMAIN|NAME...]")
-@click.option("-d", "--domain", "domains", metavar="DOMAIN", multiple=True, help="Of this domain.")
+@click.argument("names", nargs=-1, metavar="[DOMAIN|NAME...]", shell_complete=completion_values.sources)
+@click.option(
+    "-d",
+    "--domain",
+    "domains",
+    metavar="DOMAIN",
+    multiple=True,
+    shell_complete=completion_values.domains,
+    help="Of this domain.",
+)
 @click.option("--licence", "--license", "licences", metavar="TEXT", multiple=True, help="With this licence.")
 @click.option(
     "--missing",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural, printable
 from holdfast.cli.progress import bar, counted
@@ -19,7 +20,7 @@ FOUND = 1
 
 
 @click.command("verify", cls=Verb)
-@click.argument("names", nargs=-1, metavar="[DOMAIN|NAME...]")
+@click.argument("names", nargs=-1, metavar="[DOMAIN|NAME...]", shell_complete=completion_values.sources)
 @click.option("--remote", is_flag=True, help="Look into the bucket and DVC's remotes, too.")
 @click.option("--read", is_flag=True, help="With --remote, read the bytes and compare their checksums.")
 @click.option("--bucket", metavar="URL", help="Look into this bucket instead of the catalogue's.")

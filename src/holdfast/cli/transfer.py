@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options, human_bytes, plural
 from holdfast.cli.progress import bar, counted
@@ -16,6 +17,7 @@ from holdfast.repo.cache import read_members
 from holdfast.repo.dvc import CheckedOut, Selection, UsedObject, checkout, load, local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX, MD5
 from holdfast.repo.workspace import Project, find_project
+from holdfast.vault.coders import forked_coders
 from holdfast.vault.transfer import Compared, Fetched, Pushed, Transferred, failures
 from holdfast.vault.transfer import compare as compare_with_vault
 from holdfast.vault.transfer import fetch as fetch_from_vault
@@ -30,9 +32,13 @@ def _selecting(function: Command) -> Command:
     """Add what selects outs, in DVC's words, and where the vault is."""
     for option in reversed(
         (
-            click.argument("targets", nargs=-1),
+            click.argument("targets", nargs=-1, shell_complete=completion_values.targets),
             click.option(
-                "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
+                "-r",
+                "--remote",
+                metavar="NAME|URL",
+                shell_complete=completion_values.remotes,
+                help="A DVC remote beside which the vault lies, or its URL.",
             ),
             click.option("-a", "--all-branches", is_flag=True, help="Of the tips of all branches."),
             click.option("-T", "--all-tags", is_flag=True, help="Of all tags."),
@@ -67,7 +73,11 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
       holdfast push train --all-commits
     """
     project = find_project(Path.cwd())
-    with project_vault(project, remote, jobs=jobs) as vault, bar("Pushing") as progress:
+    with (
+        forked_coders(jobs) as coders,  # before the vault: what opens that starts threads
+        project_vault(project, remote, jobs=jobs) as vault,
+        bar("Pushing") as progress,
+    ):
         report = push_to_vault(
             vault,
             project,
@@ -75,6 +85,7 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
             delta=not no_delta,
             run_cache=run_cache,
             besides=[] if selected["targets"] else _registered(project),
+            coders=coders,
             progress=progress,
         )
         url = vault.url

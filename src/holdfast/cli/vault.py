@@ -1,17 +1,18 @@
 """``holdfast vault``: make a vault, and look after it."""
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.groups import Noun
 from holdfast.cli.naming import open_objects
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
+from holdfast.cli.progress import bars, counted
 from holdfast.cli.vault_import import export_command, import_command
 from holdfast.cli.vault_repack import purge_command, repack_command
 from holdfast.cli.vaults import project_vault, vault_url
@@ -34,7 +35,11 @@ BLOBS_SHOWN = 40
 JOBS = 4
 
 _REMOTE = click.option(
-    "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
+    "-r",
+    "--remote",
+    metavar="NAME|URL",
+    shell_complete=completion_values.remotes,
+    help="A DVC remote beside which the vault lies, or its URL.",
 )
 _JOBS = click.option(
     "-j", "--jobs", metavar="N", type=click.IntRange(min=1), default=JOBS, show_default=True, help="Threads."
@@ -51,8 +56,9 @@ for _command in (import_command, export_command, purge_command, repack_command):
 
 
 @command.command()
-@click.argument("url", required=False)
-def init(url: str | None) -> None:
+@click.argument("url", required=False, shell_complete=completion_values.paths)
+@form_options
+def init(url: str | None, form: Form) -> None:
     """Make a vault at URL: s3://bucket/folder, r2://…, gs://…, az://… or a folder.
 
     Without URL it lies where the commands look for it: what holdfast.yaml says under vault.url, else below DVC's
@@ -66,7 +72,8 @@ def init(url: str | None) -> None:
     project = find_project(Path.cwd())
     place = url or vault_url(project)
     with init_vault(open_objects(place), cache_folder(project.root)) as vault:
-        click.echo(f"Made the vault {vault.config.id} at {vault.url}.")
+        payload = {"format": "holdfast vault init 1", "vault": vault.url, "id": vault.config.id}
+        emit(form, payload, [f"Made the vault {vault.config.id} at {vault.url}."])
 
 
 @command.command()
@@ -90,7 +97,7 @@ def check(remote: str | None, jobs: int, read_data: bool, sample: float | None, 
     """
     project = find_project(Path.cwd())
     store = open_objects(vault_url(project, remote))
-    with _progress() as progress:
+    with bars(counted, "Reading ") as progress:
         share = 1.0 if sample is None else sample / 100
         result = check_vault(
             store, jobs=jobs, read_data=read_data or sample is not None, share=share, progress=progress
@@ -122,7 +129,7 @@ def repair(remote: str | None, jobs: int, read_data: bool, form: Form) -> None:
     project = find_project(Path.cwd())
     cache = local_cache(project.root).folder
     with project_vault(project, remote, jobs=jobs) as vault:
-        with _progress() as progress:
+        with bars(counted, "Reading ") as progress:
             checked = check_vault(vault.store, jobs=jobs, read_data=read_data, progress=progress)
         result = repair_vault(vault, checked, lambda oid: _cached(cache, oid))
         url = vault.url
@@ -157,7 +164,7 @@ def stats(remote: str | None, jobs: int, form: Form) -> None:
 
 
 @command.command()
-@click.argument("target", metavar="OID|PATH")
+@click.argument("target", metavar="OID|PATH", shell_complete=completion_values.paths)
 @_REMOTE
 @_JOBS
 @click.option("--all", "everything", is_flag=True, help="List every part.")
@@ -168,17 +175,15 @@ def explain(target: str, remote: str | None, jobs: int, everything: bool, form: 
     \b
     Examples:
       holdfast vault explain models/digits/classifier.safetensors
-      holdfast vault explain md5:1f0c4dd2a2ac0d4a2b8f7d1c3a9e5b60
+      holdfast vault explain md5:7904a8426a93dced4ec14817340517de
     """
     project = find_project(Path.cwd())
     with project_vault(project, remote, jobs=jobs) as vault:
         result = explain_file(vault, _oid_of(project, target))
         url = vault.url
-    emit(
-        form,
-        {"format": "holdfast vault explain 1", "vault": url, **asdict(result)},
-        list(_explained(result, everything)),
-    )
+    found = asdict(result)
+    payload = {"format": "holdfast vault explain 1", "vault": url, "checkpoint": found.pop("format"), **found}
+    emit(form, payload, list(_explained(result, everything)))
 
 
 def _oid_of(project: Project, target: str) -> str:
@@ -244,8 +249,8 @@ def _stats(result: VaultStats, url: str) -> Iterator[str | Table]:
     yield (
         f"{plural(result.files, 'file')} of {human_bytes(result.raw_bytes)} take {human_bytes(result.stored_bytes)} in "
         f"{plural(result.packs, 'pack')}: {result.ratio:.2f} times smaller; {human_bytes(result.plain_bytes)} are left "
-        f"once nothing is there twice. On R2 {result.dollars_a_month:.2g} $ a month; fetching all of it takes some "
-        f"{plural(result.fetch_requests, 'request')}, {result.dollars_a_fetch:.2g} $."
+        f"once nothing is there twice. On R2 {_dollars(result.dollars_a_month)} a month; fetching all of it takes "
+        f"some {plural(result.fetch_requests, 'request')}, {_dollars(result.dollars_a_fetch)}."
     )
     if result.condemned_bytes:
         yield f"Besides, {human_bytes(result.condemned_bytes)} are replaced and wait for `holdfast vault purge`."
@@ -263,6 +268,10 @@ def _stats(result: VaultStats, url: str) -> Iterator[str | Table]:
     ]
     columns = ("codec", "blobs", "plain", "stored", "ratio")
     yield Table(columns, codecs, right=frozenset(columns[1:]))
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 0.005 else "less than $0.01"
 
 
 def _explained(result: Explanation, everything: bool) -> Iterator[str | Table]:
@@ -296,18 +305,3 @@ def _explained(result: Explanation, everything: bool) -> Iterator[str | Table]:
 def _listed(names: list[str]) -> str:
     more = [f"… {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
     return "\n".join([*names[:NAMES_SHOWN], *more])
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-
-    def update(what: str, done: int, total: int) -> None:
-        click.echo(f"\r\033[KReading {what}: {done:,} of {total:,}", nl=False, err=True)
-
-    try:
-        yield update
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from holdfast.cli import completion_values
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_objects
@@ -44,7 +45,11 @@ def _options(function: Command) -> Command:
     for option in reversed(
         (
             click.option(
-                "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
+                "-r",
+                "--remote",
+                metavar="NAME|URL",
+                shell_complete=completion_values.remotes,
+                help="A DVC remote beside which the vault lies, or its URL.",
             ),
             click.option(
                 "-j",
@@ -69,7 +74,7 @@ def _options(function: Command) -> Command:
 
 
 @click.command("import", cls=Verb)
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=completion_values.remotes_or_files)
 @_options
 @click.option("--no-delta", is_flag=True, help="Store nothing against other versions.")
 def import_command(
@@ -108,7 +113,7 @@ def import_command(
 
 
 @click.command("export", cls=Verb)
-@click.argument("target")
+@click.argument("target", shell_complete=completion_values.remotes_or_files)
 @_options
 @click.option(
     "--oids-from",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from holdfast.atomic import write_atomically
+from holdfast.cli import completion_values
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.durations import duration
 from holdfast.cli.gc_apply import GRACE_OPTION, WAIT_OPTION, under_way
@@ -38,7 +39,11 @@ PLAN_FORMAT = "holdfast vault repack plan 1"
 QUARANTINE = timedelta(days=14)
 
 _REMOTE = click.option(
-    "-r", "--remote", metavar="NAME|URL", help="A DVC remote beside which the vault lies, or its URL."
+    "-r",
+    "--remote",
+    metavar="NAME|URL",
+    shell_complete=completion_values.remotes,
+    help="A DVC remote beside which the vault lies, or its URL.",
 )
 _JOBS = click.option(
     "-j", "--jobs", metavar="N", type=click.IntRange(min=1), default=JOBS, show_default=True, help="Threads."
@@ -61,7 +66,11 @@ assert timedelta(days=14) == RECENT == QUARANTINE
 @WAIT_OPTION
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to this file.")
 @click.option(
-    "--apply", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Do what a plan says."
+    "--apply",
+    "plan_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    shell_complete=completion_values.plans("repack"),
+    help="Do what a plan says.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do it now, without a file between.")
 @form_options

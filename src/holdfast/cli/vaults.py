@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
-
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.naming import open_objects
-from holdfast.cli.output import plural
+from holdfast.cli.output import plural, warn
 from holdfast.errors import UsageError
 from holdfast.objectstore.location import is_url
 from holdfast.repo.dvc import default_remote, remotes
@@ -45,7 +43,7 @@ def project_vault(project: Project, remote: str | None = None, *, jobs: int) -> 
             if vault.index.damaged:
                 count = plural(len(vault.index.damaged), "segment")
                 told = f"{count} of the index of {vault.url} cannot be read. `holdfast vault repair` mends it"
-                click.echo(f"{click.style('holdfast:', fg='yellow')} {told}", err=True)
+                warn(told)
 
 
 def vault_url(project: Project, remote: str | None = None) -> str:

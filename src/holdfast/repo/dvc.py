@@ -63,7 +63,10 @@ def local_cache(root: Path) -> LocalCache:
     if named := section.get("local"):  # before DVC 1 the cache could be a named remote; DVC still honours it
         configured = config["remote"].get(named, {}).get("url")
         if not configured:
-            raise DvcConfigError(f"{root}: cache.local names the remote {named!r}, which does not exist")
+            raise DvcConfigError(
+                f"{root}: cache.local names the remote {named!r}, which does not exist",
+                hint="`dvc config --unset cache.local`, or `dvc remote add` it",
+            )
     if configured and "://" in str(configured):
         raise DvcConfigError(f"the cache {configured} is not a local folder", hint="See `dvc cache dir`")
     folder = Path(configured or root / DVC_FOLDER / "cache").expanduser().resolve()
