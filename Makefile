@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export NO_MKDOCS_2_WARNING := 1
 
 INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -52,13 +53,16 @@ bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
 	python benchmarks/gate_coverage.py
 	python benchmarks/sources_verify.py
 	python benchmarks/stream_speed.py
+	python benchmarks/report_speed.py
 
 bench-full: bench  ## with those that take a quarter of an hour each
 	python benchmarks/gc_speed.py
 	python benchmarks/gc_objects.py
 
-docs: $(INSTALLED_DEV)  ## write docs/reference/cli.md again from --help
+docs: $(INSTALLED_DEV)  ## write what is generated again, and build the site into site/
 	python docs/generate.py
+	python docs/outputs.py
+	mkdocs build --strict
 
 clean:
 	rm -rf $(VENV)

@@ -43,7 +43,7 @@ def commands() -> list[tuple[tuple[str, ...], click.Command]]:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["gc", "plan"], 10, ["is not inside a DVC project", "git init && dvc init"]),
+        (["gc", "plan"], 10, ["is not inside a DVC project", "git init && holdfast init"]),
         (["registry", "show"], 10, ["is not inside a DVC project"]),
         (["registri"], 2, ["No such command 'registri'", "Did you mean 'registry'?"]),
         (["gc", "plam"], 2, ["No such command 'plam'", "Did you mean 'plan'?", "holdfast gc --help"]),

@@ -229,9 +229,9 @@ def test_outside_a_repository_is_one_line_and_exit_code_10(tmp_path: Path) -> No
     done = bare.holdfast("gc", "plan", code=10)
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert "git init && dvc init" in done.stderr
+    assert "git init && holdfast init" in done.stderr
     bare.git("init", "-q")
-    assert "`dvc init`" in bare.holdfast("gc", "plan", code=10).stderr
+    assert "`holdfast init`" in bare.holdfast("gc", "plan", code=10).stderr
 
 
 def test_command_prints_sentence_tables_and_forms(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_no_repository(tmp_path: Path, forks: Forks) -> None:
     plain.root.mkdir()
     (tmp_path / "plan.json").write_text("{}")
     for arguments in (("plan",), ("apply", "../plan.json"), ("list",), ("purge",), ("restore", "x"), ("roots", "list")):
-        assert "git init && dvc init" in refused(plain, *arguments, code=10)
+        assert "git init && holdfast init" in refused(plain, *arguments, code=10)
     assert list(plain.root.iterdir()) == []
 
 

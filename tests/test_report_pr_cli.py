@@ -129,7 +129,7 @@ def test_without_dvc_it_says_how_to_begin(tmp_path: Path) -> None:
     plain = World(tmp_path / "plain", make_home(tmp_path))
     plain.root.mkdir()
     plain.git("init", "--quiet")
-    assert "dvc init" in pr(plain, "--base", "main", code=10)
+    assert "holdfast init" in pr(plain, "--base", "main", code=10)
 
 
 def test_help_says_it_in_a_sentence_with_an_example(world: World) -> None:

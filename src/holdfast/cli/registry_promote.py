@@ -229,7 +229,8 @@ def _judged(judgement: Judgement, done: Promotion) -> list[str | Table]:
 
 def _told(done: Promotion, *, dry_run: bool) -> str:
     if done.version is None:
-        return f"Nothing was registered, and nothing moved: {done.current or 'no version'} stays current."
+        stays = f"{done.current} stays current" if done.current else "there is no version yet"
+        return f"Nothing was registered, and nothing moved: {stays}."
     name = f"{done.model}@{done.version.name}"
     if done.registered:
         overridden = f" The gate was overridden: {done.version.overridden}." if done.version.overridden else ""

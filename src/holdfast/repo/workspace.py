@@ -42,7 +42,7 @@ def find_project(start: Path) -> Project:
     root = next((folder for folder in (start, *start.parents) if (folder / DVC_FOLDER).is_dir()), None)
     git_root = find_git_root(root or start)
     if root is None:
-        setup = "dvc init" if git_root else "git init && dvc init"
+        setup = "holdfast init" if git_root else "git init && holdfast init"
         raise NotARepositoryError(
             f"{start} is not inside a DVC project",
             hint=f"Run `{setup}` to make it one, or name the project's folder with `holdfast --cd DIR`",

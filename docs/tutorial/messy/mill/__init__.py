@@ -1,0 +1,1 @@
+"""States of a milling machine, told from its vibration."""
