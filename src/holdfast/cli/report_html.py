@@ -15,10 +15,10 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.output import plural, write_or_print
 from holdfast.errors import HoldfastError, PartlyDoneError, UsageError
 from holdfast.repo.workspace import Project, find_project
+from holdfast.report.html import Facts, Fault, charting_library, charting_version, html_report
 
 if TYPE_CHECKING:
     from holdfast.registry.entries import Model
-    from holdfast.report.html import Facts, Fault
 
 
 @click.command("html", cls=Verb)
@@ -43,8 +43,6 @@ def html(output: Path | None, day: datetime | None, online: bool) -> None:
     """
     if output is None and sys.stdout.isatty():
         raise UsageError("a page of a megabyte is nothing for a terminal", hint="Write it to a file: -o report.html")
-    from holdfast.report.html import html_report  # imported here: help needs none of what is below
-
     project = find_project(Path.cwd())
     charts = charting_code(project)
     moment = None if day is None else datetime.combine(day, time.max, timezone.utc)
@@ -61,8 +59,6 @@ def charting_code(project: Project) -> str:
     Raises:
         NoReportExtraError: it is not installed.
     """
-    from holdfast.report.html import charting_library, charting_version  # see `html`
-
     place = project.root / PROJECT_PLACE / f"charts-{charting_version()}.js"
     try:
         return place.read_text(encoding="utf-8")
@@ -73,7 +69,7 @@ def charting_code(project: Project) -> str:
     return code
 
 
-def gather_facts(project: Project, moment: datetime | None, *, online: bool = False) -> "Facts":
+def gather_facts(project: Project, moment: datetime | None, *, online: bool = False) -> Facts:
     """All that the page says; a part that cannot be read is a fault, and the others are there.
 
     Args:
@@ -81,8 +77,6 @@ def gather_facts(project: Project, moment: datetime | None, *, online: bool = Fa
         moment: that ages are counted to; None for the time of the newest commit of any branch or experiment.
         online: whether a vault on another machine is asked.
     """
-    from holdfast.report.html import Facts  # see `html`
-
     gatherer = _Gatherer(project)
     gatherer.read_git()
     when = moment or gatherer.newest
@@ -104,7 +98,7 @@ def gather_facts(project: Project, moment: datetime | None, *, online: bool = Fa
 
 
 class _Gatherer:
-    """Asks each room for its part."""
+    """Asks each room for its part, which is loaded then: help needs none of them."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -122,8 +116,6 @@ class _Gatherer:
 
     def part(self, name: str, read: Callable[[], Any]) -> Any:
         """What a room says, or None and a fault."""
-        from holdfast.report.html import Fault
-
         try:
             return read()
         except HoldfastError as error:
@@ -160,7 +152,6 @@ class _Gatherer:
         """The registry."""
         from holdfast.registry.history import RegistryHistory
         from holdfast.registry.store import Registry
-        from holdfast.report.html import Fault
         from holdfast.report.html_models import models_json, read_models
 
         try:
@@ -175,7 +166,6 @@ class _Gatherer:
 
     def experiments(self) -> dict[str, Any] | None:
         """DVC's experiments."""
-        from holdfast.report.html import Fault
         from holdfast.report.html_experiments import experiments_json, read_experiments
 
         if self._folder is None:

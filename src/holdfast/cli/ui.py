@@ -12,6 +12,7 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.report_html import charting_code, gather_facts
 from holdfast.errors import HoldfastError
 from holdfast.repo.workspace import Project, find_project
+from holdfast.report.html import html_report
 
 INTERRUPTED = 130
 
@@ -42,8 +43,7 @@ def command(port: int, browser: bool, online: bool) -> int:
 
 
 async def _serve(project: Project, charts: str, port: int, *, browser: bool, online: bool) -> int:
-    from holdfast.report.html import html_report  # imported here: help needs none of it, nor aiohttp
-    from holdfast.report.html_server import HOST, PageServer
+    from holdfast.report.html_server import HOST, PageServer  # imported here: help needs no aiohttp
     from holdfast.report.html_watch import state_of
 
     def render(state: str) -> str:
