@@ -1,6 +1,7 @@
 """The documentation: its links lead somewhere, its code runs, its commands exist, its site is whole."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -274,9 +275,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=PROJECT, capture_output=True, text=True, check=False,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},  # an announcement of the theme's authors
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr.replace("MkDocs 2.0", "")
+    assert "WARNING" not in built.stderr
     return folder
 
 
