@@ -6,6 +6,8 @@ BIN    := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export NO_MKDOCS_2_WARNING := 1
+# without byte code each of a thousand processes would compile this package again
+export PYTHONDONTWRITEBYTECODE :=
 
 INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -27,7 +29,7 @@ run: $(INSTALLED_RUN)  ## rebuild the model, store it, and show what there is
 	@holdfast gc plan
 
 test: $(INSTALLED_DEV)  ## the whole suite, with reduced counts
-	pytest -n 2 --dist loadfile -m "not soak"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: $(INSTALLED_DEV)  ## the full counts; goes on where it was interrupted
 	sh tests/soak.sh

@@ -122,7 +122,7 @@ def world(tmp_path: Path) -> World:
     return make_repository(tmp_path)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_forty_faults_among_thousands(world: World, seed: int) -> None:
     entries = make_entries(tracked=20)
     track_all(world, entries)

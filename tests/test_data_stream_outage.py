@@ -74,7 +74,10 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize(
     ("read", "batch"),
-    [("stream.loader(num_workers=2)", "list(zip(*batch))"), ("stream", "[batch]")],
+    [
+        pytest.param("stream.loader(num_workers=2)", "list(zip(*batch))", marks=pytest.mark.soak),
+        ("stream", "[batch]"),
+    ],
     ids=["workers", "plain"],
 )
 def test_a_server_that_is_killed_for_five_seconds(tmp_path: Path, mortal: MortalServer, read: str, batch: str) -> None:

@@ -28,7 +28,10 @@ def of_tier(found: dict[str, Any], tier: str) -> set[str]:
     return {entry["path"] for entry in found["objects"] if entry["tier"] == tier}
 
 
-@pytest.mark.parametrize(("arguments", "packages"), [(WORLDS[0], "publication_packages"), (WORLDS[1], "handover_kits")])
+@pytest.mark.parametrize(
+    ("arguments", "packages"),
+    [(WORLDS[0], "publication_packages"), pytest.param(WORLDS[1], "handover_kits", marks=pytest.mark.soak)],
+)
 def test_the_first_world(tmp_path: Path, arguments: Arguments, packages: str) -> None:
     _, _, other, folder, ext = arguments
     world = make_cleanup(tmp_path, arguments, packages)

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from holdfast.objectstore.opening import open_store
+from pipeline_world import Clone
 from proxy import Proxy, R2Rules, proxy
 from servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
-from test_pipeline import Clone
 from worlds import TOOLS, environment, make_home, run
 
 PROJECT = Path(__file__).parent.parent
@@ -261,6 +261,7 @@ def printed_accuracy(machine: Machine) -> tuple[str, str]:
     return lines[1].split(",")[column], lines[1 + metadata["monitor"]["best_epoch"]].split(",")[column]
 
 
+@pytest.mark.soak
 def test_nothing_is_done_twice(world: World, machine: Machine) -> None:
     """Neither by a machine that was interrupted, nor by the next one, which has it all from the bucket."""
     said = told(machine.executed)

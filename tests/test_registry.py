@@ -189,6 +189,7 @@ def _register(root: str, number: int) -> str:
     return Registry(Path(root)).register(MODEL, draft(number)).name
 
 
+@pytest.mark.soak  # test_registry_faults has fifty processes
 def test_processes_that_register_at_once_each_get_a_number(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         names = pool.starmap(_register, [(str(tmp_path), number) for number in range(1, 25)])

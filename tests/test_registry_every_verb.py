@@ -1,4 +1,7 @@
-"""After each verb of the registry DVC finds this project's own pipeline as it was: nothing changed, nothing to run."""
+"""After each verb of the registry DVC finds this project's own pipeline as it was: nothing changed, nothing to run.
+
+At every run ``test_registry_verbs`` does it in a smaller project.
+"""
 
 import importlib.util
 import json
@@ -12,9 +15,9 @@ from typing import Any
 import pytest
 
 from holdfast.cli.registry import VERBS
+from pipeline_world import Clone
 from registry_world import weights
 from test_inventory_runs_world import Words, build
-from test_pipeline import Clone
 from worlds import environment
 
 MODEL = "digits/classifier"
@@ -80,6 +83,7 @@ def left_alone(clone: Clone) -> None:
     assert repro.strip().endswith(CLEAN)
 
 
+@pytest.mark.soak
 def test_every_verb_leaves_dvc_clean(clone: Clone, tmp_path: Path) -> None:
     newest, stable = current_of(clone), (clone.root / STABLE).read_bytes()
     name = f"{MODEL}@{newest['version']}"

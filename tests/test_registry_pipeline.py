@@ -1,4 +1,7 @@
-"""The registry's verbs on this project's own pipeline: ``dvc status`` stays clean and ``dvc repro`` has nothing to do."""
+"""A rollback on this project's own pipeline: ``dvc status`` stays clean and ``dvc repro`` has nothing to do.
+
+The same story, with a gate in it, is told at every run by ``test_registry_promote_stage``.
+"""
 
 import hashlib
 import json
@@ -7,7 +10,7 @@ import re
 import pytest
 import yaml
 
-from test_pipeline import Clone, current_of
+from pipeline_world import Clone, current_of
 
 MODEL = "digits/classifier"
 STABLE = "models/digits/classifier.safetensors"
@@ -30,6 +33,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return world
 
 
+@pytest.mark.soak
 def test_a_rollback_of_the_pipelines_model_stands(clone: Clone) -> None:
     before = current_of(clone)
     clone("git", "commit", "-q", "-a", "--allow-empty", "-m", "as it is")

@@ -209,7 +209,7 @@ def test_two_versions_a_b_split_rollback_and_revert(promoted: World, tmp_path: P
 
 def test_one_revert_and_a_checkout_undo_a_first_promotion(world: World) -> None:
     before = tree(world)
-    siamese(world, "--rewrite-refs", "--yes")
+    siamese(world, "--no-convert", "--rewrite-refs", "--yes")
     between = tree(world)
     ava(world, AVA_RUN, "--no-convert", "--rewrite-refs", "--yes")
     for commit, wanted in (("HEAD", between), ("HEAD~2", before)):
@@ -318,9 +318,9 @@ def test_a_dry_run_writes_nothing(world: World) -> None:
     assert "Would promote" in told
     assert f"+  ava_checkpoint: models/{AVA}.safetensors" in told
     assert tree(world) == before
-    assert ava(world, "outputs/ava/worse", "-n").count("pass") >= 2
+    assert ava(world, "outputs/ava/worse", "--no-convert", "-n").count("pass") >= 2
     world.write("params.yaml", GATE.replace("0.5", "0.2"))
-    ava(world, "outputs/ava/worse", "-n", code=12)
+    ava(world, "outputs/ava/worse", "--no-convert", "-n", code=12)
     world.git("checkout", "-q", "--", "params.yaml")
     assert tree(world) == before
 
@@ -339,7 +339,7 @@ def test_what_is_uncommitted_is_not_swept_along(world: World) -> None:
     world.dvc("checkout")
     world.write("app.py", "# changed\n" + (world.root / "app.py").read_text())
     before = tree(world)
-    arguments = ("--as", AVA, "--metrics", f"{AVA_RUN}/m.json", "--rewrite-refs", "-y")
+    arguments = ("--as", AVA, "--metrics", f"{AVA_RUN}/m.json", "--no-convert", "--rewrite-refs", "-y")
     told = world.holdfast("registry", "promote", f"{AVA_RUN}/best_model.pt", *arguments, code=1)
     assert "app.py: changed since the last commit" in told.stderr
     assert tree(world) == before
@@ -350,21 +350,22 @@ def test_a_refused_commit_leaves_the_references_as_they_were(world: World) -> No
     hook.chmod(0o755)
     before = tree(world)
     arguments = ("registry", "promote", f"{AVA_RUN}/best_model.pt", "--as", AVA, "--rewrite-refs", "--yes")
-    arguments += ("--metrics", f"{AVA_RUN}/m.json")
+    arguments += ("--metrics", f"{AVA_RUN}/m.json", "--no-convert")
     assert "not today" in world.holdfast(*arguments, code=1).stderr
     assert {name: tree(world)[name] for name in before} == before
     hook.unlink()
     world.holdfast(*arguments)
-    assert f"models/{AVA}.safetensors" in (world.root / "app.py").read_text()
+    assert f"models/{AVA}.pt" in (world.root / "app.py").read_text()
     assert world.git("status", "--porcelain") == ""
 
 
 def test_without_an_answer_nothing_is_done(world: World) -> None:
     before = tree(world)
     assert "Agree with --yes" in error_of(
-        world, "promote", f"{AVA_RUN}/best_model.pt", "--as", AVA, "--rewrite-refs", code=2
+        world, "promote", f"{AVA_RUN}/best_model.pt", "--as", AVA, "--no-convert", "--rewrite-refs", code=2
     )
-    command = f"holdfast registry promote {AVA_RUN}/best_model.pt --as {AVA} --rewrite-refs --metrics {AVA_RUN}/m.json"
+    command = f"holdfast registry promote {AVA_RUN}/best_model.pt --as {AVA} --metrics {AVA_RUN}/m.json"
+    command += " --no-convert --rewrite-refs"
     answer = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
         cwd=world.root, env=environment(world.home), input="n\n", capture_output=True, text=True, check=True,

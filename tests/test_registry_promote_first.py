@@ -14,7 +14,7 @@ import yaml
 
 from holdfast.formats.digest import file_md5
 from holdfast.registry.gate_predictions import PredictionsError, read_predictions
-from test_pipeline import Clone, current_of
+from pipeline_world import Clone, current_of, placed
 from worlds import TOOLS, run
 
 FOLDER = "models/digits"
@@ -51,13 +51,6 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def copy_of(clone: Clone, folder: Path) -> Clone:
     """A copy with its cache, to be changed."""
     return placed(Path(shutil.copytree(clone.root, folder / "clone", symlinks=True)), clone.home)
-
-
-def placed(root: Path, home: Path) -> Clone:
-    """A clone that is there already."""
-    made = object.__new__(Clone)
-    made.root, made.home = root, home
-    return made
 
 
 def no_version(clone: Clone) -> None:

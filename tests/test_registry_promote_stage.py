@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from test_pipeline import Clone, current_of
+from pipeline_world import Clone, current_of, main_job
 
 STABLE = "models/digits/classifier.safetensors"
 CLEAN = "Data and pipelines are up to date."
@@ -15,8 +15,7 @@ CLEAN = "Data and pipelines are up to date."
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which the main job ran, committed."""
-    world = Clone(tmp_path_factory.mktemp("pipeline"))
-    world("dvc", "repro")
+    world = main_job(tmp_path_factory.mktemp("pipeline"), tmp_path_factory)
     commit(world)
     return world
 

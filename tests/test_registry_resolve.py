@@ -31,7 +31,7 @@ def promote(world: World, number: int, model: str = MODEL) -> None:
     world.holdfast("registry", "promote", f"{run}/best.safetensors", "--as", model, *files, "--yes")
 
 
-@pytest.fixture(scope="module", params=[".", "vision"])
+@pytest.fixture(scope="module", params=[".", pytest.param("vision", marks=pytest.mark.soak)])
 def parted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Branches ``main`` and ``theirs`` that each promoted a v2, in a project that is git's root or a folder in it."""
     world = make_repository(tmp_path_factory.mktemp("parted"), project=request.param)
@@ -85,7 +85,18 @@ def in_use(world: World, number: int) -> None:
     assert "<<<<<<<" not in card + readme
 
 
-@pytest.mark.parametrize("keeper", ["ours", "theirs", "tag"])
+@pytest.mark.parametrize(
+    ("parted", "keeper"),
+    [
+        (".", "ours"),
+        (".", "theirs"),
+        ("vision", "tag"),
+        pytest.param(".", "tag", marks=pytest.mark.soak),
+        pytest.param("vision", "ours", marks=pytest.mark.soak),
+        pytest.param("vision", "theirs", marks=pytest.mark.soak),
+    ],
+    indirect=["parted"],
+)
 def test_all_that_lies_beside_is_of_what_is_current(world: World, keeper: str) -> None:
     if keeper == "tag":  # as `registry tag` writes it: with the project's folder before the name
         world.git("checkout", "-q", "theirs")

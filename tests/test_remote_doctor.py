@@ -51,6 +51,7 @@ def test_a_server_that_deletes_together_is_told_so(remote: Remote) -> None:
     assert remote.left() == []
 
 
+@pytest.mark.soak  # test_remote_matrix does it with none of the lines
 def test_without_the_two_lines_they_are_named_as_the_cause(remote: Remote) -> None:
     config = remote.world.root / ".dvc" / "aws-config"
     config.write_text("[default]\nresponse_checksum_validation = when_required\n")

@@ -36,7 +36,7 @@ def until(true: Callable[[], object], process: "subprocess.Popen[str]") -> None:
 @pytest.mark.parametrize(
     ("method", "path", "count", "number"),
     [
-        ("PUT", r"round-0003", 1, signal.SIGINT),
+        pytest.param("PUT", r"round-0003", 1, signal.SIGINT, marks=pytest.mark.soak),
         ("GET", r"round-0002", 2, signal.SIGTERM),
         pytest.param("PUT", r"speed-1000000-2", 1, signal.SIGINT, marks=pytest.mark.soak),
         ("PUT", r"partNumber=2", 1, signal.SIGINT),

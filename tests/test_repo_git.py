@@ -64,7 +64,8 @@ def test_nearest_project_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "hint"), [([], "git init && holdfast init"), ([".git"], "`holdfast init`"), ([".dvc"], "`git init` there")]
+    ("folders", "hint"),
+    [([], "git init && holdfast init"), ([".git"], "`holdfast init`"), ([".dvc"], "`git init` there")],
 )
 def test_outside_says_the_way_out(tmp_path: Path, folders: list[str], hint: str) -> None:
     for folder in folders:

@@ -152,7 +152,7 @@ def all_is_well_but_condemned(store: ObjectStore) -> None:
 
 
 def test_flipped_bits_are_always_found() -> None:
-    flipped_bits_are_found(1, 30)
+    flipped_bits_are_found(1, 20)
 
 
 @pytest.mark.soak

@@ -150,7 +150,7 @@ def test_killed_before_every_call_of_the_store(start_pusher: Callable[[], Pusher
     assert reached[-1] < 39
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.soak), "s3"])
 def test_eight_processes_push_overlapping_data(
     start_pusher: Callable[[], Pusher], tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:

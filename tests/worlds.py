@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import warm_dvc
+
 TOOLS = Path(sys.executable).parent
 
 
@@ -26,6 +28,7 @@ def environment(home: Path) -> dict[str, str]:
         "GIT_COMMITTER_NAME": "Ada",
         "GIT_COMMITTER_EMAIL": "ada@example.org",
         "DVC_NO_ANALYTICS": "1",
+        "CI": "true",  # DVC then starts no process that looks for a newer version, beside the tests
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
@@ -46,7 +49,10 @@ def make_home(folder: Path) -> Path:
 
 def run(command: list[str], cwd: Path, home: Path, *, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command that must end with ``code``."""
-    done = subprocess.run(command, cwd=cwd, env=environment(home), capture_output=True, text=True, check=False)
+    if command[0] == str(TOOLS / "dvc"):
+        done = warm_dvc.run(command, cwd, environment(home))
+    else:
+        done = subprocess.run(command, cwd=cwd, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
 
