@@ -46,11 +46,15 @@ emit("text", {}, [Table(("file", "status", "size"), rows, right=frozenset({"size
 
 def in_terminal(program: str, folder: Path, *, columns: int = 80, **variables: str) -> str:
     """What a Python program writes to a terminal, standard error included."""
-    child, terminal = pty.fork()
-    if child == 0:
-        kept = {name: value for name, value in environment(folder).items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-        os.execvpe(sys.executable, [sys.executable, "-c", program], kept | {"TERM": "xterm-256color"} | variables)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    kept = {name: value for name, value in environment(folder).items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=kept | {"TERM": "xterm-256color"} | variables,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
     seen = b""
     while True:
         try:
@@ -61,8 +65,7 @@ def in_terminal(program: str, folder: Path, *, columns: int = 80, **variables: s
             break
         seen += data
     os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, seen.decode()
+    assert process.wait() == 0, seen.decode()
     return seen.decode()
 
 

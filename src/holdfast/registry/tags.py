@@ -26,6 +26,9 @@ from holdfast.repo.workspace import Project
 Kind = Literal["version", "alias", "taken off", "removed"]
 # GTO orders a stage's tags by their second alone
 LONGEST_WAIT_SECONDS = 2.0
+# git takes a tag's second from a clock that Linux moves on with its ticks alone, at most 10 ms apart: a second that has
+# just begun is not there yet
+TICK_SECONDS = 0.02
 # the key in a version's source by which one that came from a tag is known again
 TAG_SOURCE = "tag"
 
@@ -119,7 +122,7 @@ def write_tags(
         TagError: a tag cannot be made; those before it are there.
     """
     for tag in plan.tags:
-        missing = tag.not_before - clock()
+        missing = tag.not_before + TICK_SECONDS - clock()
         if 0 < missing <= LONGEST_WAIT_SECONDS:
             wait(missing)
         gto.write(tag.name, tag.commit, message_of(tag))
