@@ -44,11 +44,15 @@ emit("text", {}, [Table(("file", "status", "size"), rows, right=frozenset({"size
 """
 
 
+# of this process; what runs several at a time tells them a width of its own
+SET_HERE = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+
+
 def in_terminal(program: str, folder: Path, *, columns: int = 80, **variables: str) -> str:
     """What a Python program writes to a terminal, standard error included."""
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    kept = {name: value for name, value in environment(folder).items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    kept = {name: value for name, value in environment(folder).items() if name not in SET_HERE}
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         env=kept | {"TERM": "xterm-256color"} | variables,
@@ -70,7 +74,7 @@ def in_terminal(program: str, folder: Path, *, columns: int = 80, **variables: s
 
 
 def piped(program: str, folder: Path, **variables: str) -> str:
-    kept = {name: value for name, value in environment(folder).items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    kept = {name: value for name, value in environment(folder).items() if name not in SET_HERE}
     done = subprocess.run(
         [sys.executable, "-c", program], env=kept | variables, capture_output=True, text=True, check=True
     )
