@@ -67,14 +67,7 @@ def with_item(data: bytes, key: str, item: str) -> bytes:
         raise NotMergedError(f"{key} is no list")
     expected = {**top, key: [*(there or []), value]}
     root = _node(text)
-    node = _child(root, key)
-    if node is None:
-        after = _at_end(text, [f"{key}:", *(f"  {line}" if line else "" for line in block)])
-    elif there:
-        after = _after(text, node, block)
-    else:
-        after = _instead(text, node, [f"  {line}" if line else "" for line in block])
-    return _checked(after, expected)
+    return _checked(_below(text, _child(root, key), key, block, filled=bool(there)), expected)
 
 
 def with_keys(data: bytes, keys: Sequence[str], addition: str) -> bytes:
@@ -101,14 +94,15 @@ def with_keys(data: bytes, keys: Sequence[str], addition: str) -> bytes:
         raise NotMergedError(f"{key} is no mapping")
     _refuse_known(there or {}, more)
     expected = {**top, key: {**(there or {}), **more}}
-    node = _child(root, key)
-    if node is None:
-        after = _at_end(text, [f"{key}:", *(f"  {line}" if line else "" for line in block)])
-    elif there:
-        after = _after(text, node, block)
-    else:
-        after = _instead(text, node, [f"  {line}" if line else "" for line in block])
-    return _checked(after, expected)
+    return _checked(_below(text, _child(root, key), key, block, filled=bool(there)), expected)
+
+
+def _below(text: str, node: yaml.Node | None, key: str, block: Sequence[str], *, filled: bool) -> str:
+    """The text with a block below a key: which may not be there, be there with nothing, or be filled."""
+    if node is not None and filled:
+        return _after(text, node, block)
+    indented = [f"  {line}" if line else "" for line in block]
+    return _at_end(text, [f"{key}:", *indented]) if node is None else _instead(text, node, indented)
 
 
 def read_mapping(data: bytes) -> dict[Any, Any]:
