@@ -217,7 +217,7 @@ def test_a_gate_that_passes_is_green_and_the_report_is_a_comment(project: tuple[
     assert jobs["report"].summary == report
     assert "0.97" in report
     # of both sides the objects were brought
-    brought = {path.read_text() for path in runner.folder.glob("*-report/work/.dvc/cache/files/md5/*/*")}
+    brought = {path.read_text() for path in runner.folder.glob("*-report/*/.dvc/cache/files/md5/*/*")}
     assert brought == {"weights of main", "weights of better"}
     assert all(secret not in jobs["report"].log for secret in KEYS.values())
 
