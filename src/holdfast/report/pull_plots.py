@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from holdfast.errors import HoldfastError
 from holdfast.registry.gate_predictions import Predictions
 from holdfast.repo.dvcfiles import UnreadableFileError
 from holdfast.repo.gitfolder import UnreadableRefError
 from holdfast.report.pull_predictions import confusion_of
 from holdfast.report.pull_sides import Curve, NotCachedError, Side
+from holdfast.runs.plots import new_figure, png_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
-DPI = 110
 PANELS, PANELS_A_ROW = 8, 2
 MOST_ROWS = 100_000
 MOST_CLASSES = 40  # beyond, the cells are too small to be seen
@@ -35,10 +34,6 @@ SPLITS = ("train", "val", "validation", "eval", "test")
 # what a run's recorder writes, plotted where dvc.yaml names no plots
 RECORDED = "epoch_statistics.csv"
 NAME_CHARACTERS = 40
-
-
-class PlotLibraryMissingError(HoldfastError):
-    """A picture is wanted and matplotlib is not installed."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def draw_curves(panels: Sequence[Panel]) -> bytes:
     """
     shown = panels[:PANELS]
     across, down = min(PANELS_A_ROW, len(shown)), -(-len(shown) // PANELS_A_ROW)
-    figure = _figure(5.2 * across, 3.3 * down)
+    figure = new_figure(5.2 * across, 3.3 * down, extra="report")
     dashes = ("-", "--", ":", "-.")
     for number, panel in enumerate(shown, start=1):
         axes = figure.add_subplot(down, across, number)
@@ -139,7 +134,7 @@ def draw_confusion(base: Predictions, head: Predictions) -> bytes | None:
     # more on the diagonal is better, more beside it worse
     better = [[cell if r == c else -cell for c, cell in enumerate(cells)] for r, cells in enumerate(matrix)]
     side = min(9.0, 2.2 + 0.32 * len(names))
-    figure = _figure(side + 0.4, side)
+    figure = new_figure(side + 0.4, side, extra="report")
     axes = figure.add_subplot()
     axes.imshow(better, cmap="RdBu", vmin=-bound, vmax=bound)
     axes.set_title("Samples, head - base: blue better, red worse", fontsize=9)
@@ -218,26 +213,7 @@ def _name(text: str) -> str:
     return shown if len(shown) <= NAME_CHARACTERS else shown[: NAME_CHARACTERS - 1] + "…"
 
 
-def _figure(width: float, height: float) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise PlotLibraryMissingError(
-            "matplotlib is not installed, which draws the plots", hint="`pip install 'holdfast[report]'` brings it"
-        ) from error
-    # a Figure of its own: no pyplot, whose state and windows a command line does not want
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
 def _png(figure: "Figure") -> bytes:
-    from matplotlib import rc_context
-    from matplotlib.text import Text
-
-    # names are no formulas, whatever dollars are in them; what the font lacks is drawn as a box
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    buffer = io.BytesIO()
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a picture with too little room is better than none
+        return png_of(figure, {"Software": None})

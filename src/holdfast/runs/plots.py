@@ -51,7 +51,7 @@ def draw_curves(path: Path, epochs: Sequence[int], columns: Mapping[str, Sequenc
         panels.setdefault(title, []).append((label, column))
     shown = dict(list(panels.items())[:MAX_PANELS])
     across, down = min(PANELS_A_ROW, len(shown)), -(-len(shown) // PANELS_A_ROW)
-    figure = _figure(width=4.6 * across, height=3.4 * down)
+    figure = new_figure(width=4.6 * across, height=3.4 * down)
     if len(shown) < len(panels):
         figure.suptitle(f"{len(shown)} of {len(panels)} metrics")
     for index, (title, lines) in enumerate(shown.items(), start=1):
@@ -66,7 +66,7 @@ def draw_curves(path: Path, epochs: Sequence[int], columns: Mapping[str, Sequenc
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    write_atomically(path, png_of(figure))
 
 
 def draw_matrix(path: Path, matrix: npt.ArrayLike, names: Sequence[str], title: str) -> None:
@@ -78,7 +78,7 @@ def draw_matrix(path: Path, matrix: npt.ArrayLike, names: Sequence[str], title: 
     counts = np.asarray(matrix, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(10.0, 2.6 + 0.38 * len(names))
-    figure = _figure(width=side + 0.8, height=side)
+    figure = new_figure(width=side + 0.8, height=side)
     axes = figure.add_subplot()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the label", fraction=0.046, pad=0.04)
@@ -93,15 +93,24 @@ def draw_matrix(path: Path, matrix: npt.ArrayLike, names: Sequence[str], title: 
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    _save(figure, path)
+    write_atomically(path, png_of(figure))
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float, *, extra: str = "train") -> "Figure":
+    """An empty figure, in inches.
+
+    Args:
+        width, height: inches of `DPI` pixels.
+        extra: which of the package's extras brings matplotlib where it is missing.
+
+    Raises:
+        PlotLibraryMissingError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise PlotLibraryMissingError(
-            "matplotlib is not installed", hint="`pip install 'holdfast[train]'` brings it"
+            "matplotlib is not installed", hint=f"`pip install 'holdfast[{extra}]'` brings it"
         ) from error
     # a Figure of our own instead of pyplot: no global state, no window system, no warning about open figures
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -115,7 +124,8 @@ def _colours(count: int) -> list[Any]:
     return [colormaps["viridis"](value) for value in np.linspace(0, 0.9, count)]
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def png_of(figure: "Figure", metadata: Mapping[str, str | None] | None = None) -> bytes:
+    """A figure as PNG; ``metadata`` as matplotlib's ``savefig`` takes it."""
     from matplotlib import rc_context
     from matplotlib.text import Text
 
@@ -125,5 +135,5 @@ def _save(figure: "Figure", path: Path) -> None:
     buffer = io.BytesIO()
     with rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+        figure.savefig(buffer, format="png", metadata=metadata)
+    return buffer.getvalue()
