@@ -78,5 +78,5 @@ $(INSTALLED_RUN): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt $(INSTALLED_RUN)
-	$(INSTALL) -e ".[train,report,dev,docs,fast,sign]"
+	$(INSTALL) -e ".[train,report,dev,docs,fast,sign,cluster]"
 	@touch $@

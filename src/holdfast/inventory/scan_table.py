@@ -2,14 +2,11 @@
 
 import csv
 import io
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from holdfast.atomic import replacing
+from holdfast.atomic import write_atomically
+from holdfast.executor.parquet import parquet_of
 from holdfast.inventory.models import ModelFile, ScanReport
 
 # the columns, with their types in DuckDB's words
@@ -57,23 +54,7 @@ def write_parquet(report: ScanReport, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import duckdb  # imported here: 100 ms that only a table as Parquet takes
-
-    types = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS.items())
-    with tempfile.TemporaryDirectory() as folder:
-        lines, table = Path(folder) / "rows.ndjson", Path(folder) / "rows.parquet"
-        lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(report)))
-        with duckdb.connect() as connection:
-            source = f"read_json('{_quoted(lines)}', format = 'newline_delimited', columns = {{{types}}})"
-            connection.execute(
-                f"COPY (SELECT * FROM {source}) TO '{_quoted(table)}' (FORMAT parquet, COMPRESSION zstd)"
-            )
-        with open(table, "rb") as data, replacing(path) as stream:
-            shutil.copyfileobj(data, stream)
-
-
-def _quoted(path: Path) -> str:
-    return os.fspath(path).replace("'", "''")
+    write_atomically(path, parquet_of(COLUMNS, rows_of(report)))
 
 
 def _row(model: ModelFile) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class StoreOptions:
     sas_token: str | None = field(default=None, repr=False)
     verify_tls: bool = True
     ca_path: Path | None = None
-    encryption: Mapping[str, str] = field(default_factory=dict, repr=False)
+    encryption: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     home: Path | None = None
     sent_by_obstore: tuple[str, ...] = ()
     connect_seconds: float = CONNECT_SECONDS

@@ -1,51 +1,25 @@
 """Requests at the same time, in threads that Ctrl-C need not wait for."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from holdfast.executor.executor import Item, Result
+from holdfast.executor.local import LocalExecutor
 
 JOBS = 8
-AHEAD = 2  # tasks for each thread that are under way or done before their results are taken
 
 
 def concurrently(function: Callable[[Item], Result], items: Iterable[Item], jobs: int = JOBS) -> Iterator[Result]:
     """``map(function, items)`` with up to ``jobs`` calls at a time: the results in the order of the items.
 
-    Items are taken as results are, no more than twice ``jobs`` ahead. The threads are daemons, unlike those of the
-    standard library's executor, so that an interrupted program ends at once instead of after its slowest request.
+    Items are taken as results are, no more than twice ``jobs`` ahead.
 
     Raises:
         Exception: the first, in the order of the items, that a call raises; calls that have not begun never do.
     """
-    if jobs <= 1:
-        yield from map(function, items)
-        return
-    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
-    pending: deque[Future[Result]] = deque()
-    threads = 0
-    try:
-        for item in items:
-            future: Future[Result] = Future()
-            pending.append(future)
-            tasks.put((future, item))
-            if threads < jobs:
-                threads += 1
-                threading.Thread(target=_work, args=(function, tasks), name="holdfast-store", daemon=True).start()
-            while len(pending) >= jobs * AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-        for _ in range(threads):
-            tasks.put(None)
+    return LocalExecutor(jobs).map(function, items, attempts=1)
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -95,13 +69,6 @@ def interruptibly(function: Callable[[], Result]) -> Result:
     future: Future[Result] = Future()
     threading.Thread(target=_fulfil, args=(future, function), name="holdfast-store", daemon=True).start()
     return future.result()
-
-
-def _work(function: Callable[[Item], Result], tasks: "SimpleQueue[tuple[Future[Result], Item] | None]") -> None:
-    while (task := tasks.get()) is not None:
-        future, item = task
-        if future.set_running_or_notify_cancel():
-            _fulfil(future, lambda item=item: function(item))  # type: ignore[misc]
 
 
 def _fulfil(future: "Future[Result]", function: Callable[[], Result]) -> None:
