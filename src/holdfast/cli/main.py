@@ -31,6 +31,7 @@ COMMANDS = {
     "init": ("holdfast.cli.init", "Prepare a git repository for Holdfast."),
     "pull": ("holdfast.cli.transfer:pull", "Bring objects from the vault and check them out."),
     "push": ("holdfast.cli.transfer:push", "Send cached objects to the vault."),
+    "query": ("holdfast.cli.query", "Ask an inventory in SQL."),
     "refs": ("holdfast.cli.refs", "Show which scripts, notebooks and configurations refer to files."),
     "registry": ("holdfast.cli.registry", "Register versions of models; see, move and undo what is in use."),
     "remote": ("holdfast.cli.remote", "Set up where data and models are kept, and see how it fares."),
