@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import warm_dvc
+import warm_tools
 
 TOOLS = Path(sys.executable).parent
 
@@ -49,8 +49,8 @@ def make_home(folder: Path) -> Path:
 
 def run(command: list[str], cwd: Path, home: Path, *, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command that must end with ``code``."""
-    if command[0] == str(TOOLS / "dvc"):
-        done = warm_dvc.run(command, cwd, environment(home))
+    if warm_tools.warms(command):
+        done = warm_tools.run(command, cwd, environment(home))
     else:
         done = subprocess.run(command, cwd=cwd, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"

@@ -1,4 +1,4 @@
-"""A copy of a process with DVC in it does what a new process does: what it prints, how it ends, what it leaves."""
+"""A copy of a process with a tool's imports does what a new process does: what it prints, how it ends, what it leaves."""
 
 import os
 import re
@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-import warm_dvc
+import warm_tools
 from servers import S3Server
 from worlds import World, environment, make_repository
 
-DVC = str(warm_dvc.DVC)
+HOLDFAST = str(warm_tools.FOLDER / "holdfast")
+DVC = str(warm_tools.FOLDER / "dvc")
 # the process that runs a stage's command is the shell's parent
 STAGES = """\
 stages:
@@ -49,13 +51,17 @@ class Pair:
         self.warm = World(folder / "warm/repository", folder / "warm/home")
 
     def __call__(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        """Run it both ways; what it did, which must be the same."""
-        command = [DVC, *arguments]
+        """Run DVC both ways; what it did, which must be the same."""
+        return self.both(DVC, *arguments, **more)
+
+    def both(self, tool: str, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """The same with any tool."""
+        command = [tool, *arguments]
         variables = environment(self.new.home) | more
         new = subprocess.run(
             command, cwd=self.new.root, env=variables, capture_output=True, text=True, check=False, stdin=0
         )
-        warm = warm_dvc.run(command, self.warm.root, environment(self.warm.home) | more)
+        warm = warm_tools.run(command, self.warm.root, environment(self.warm.home) | more)
         assert warm.returncode == new.returncode, (new.stderr, warm.stderr)
         assert [masked(warm.stdout), masked(warm.stderr)] == [masked(new.stdout), masked(new.stderr)]
         return warm
@@ -95,9 +101,35 @@ def test_what_is_printed_and_how_it_ends(pair: Pair, s3_server: S3Server, s3_fol
     assert pair("status", "data.txt.dvc").returncode == 0  # nothing was left behind by those
 
 
+def test_holdfast_is_the_same(pair: Pair) -> None:
+    vault = "file:///nowhere/at/all"
+    np.savez(pair.new.root / "weights.npz", weight=np.arange(100.0))
+    shutil.copy2(pair.new.root / "weights.npz", pair.warm.root)
+    for code, words in (
+        (0, "version"),
+        (2, "nonsense"),
+        (0, "scan --json"),
+        (0, "dedup report --md"),
+        (0, "registry register a/b weights.npz --json"),
+        (0, "registry show"),
+        (0, "registry tag --dry-run"),
+        (0, "registry verify --offline"),
+        (2, "registry rollback a/b"),
+        (0, "gc list --json"),
+        (1, f"vault stats -r {vault}"),
+        (3, "doctor --json"),
+    ):
+        assert warm_tools.warms([HOLDFAST, *words.split()])
+        done = pair.both(HOLDFAST, *words.split())
+        assert done.returncode == code, done.stderr
+        assert done.stdout or done.stderr, words
+    assert not warm_tools.warms([HOLDFAST, "equivalence", "a", "b"])
+    assert not warm_tools.warms(["/usr/bin/dvc", "status"])
+
+
 def test_it_is_the_callers_process(pair: Pair) -> None:
     """Its group and session, its umask, its variables and no others, and the signals that it heeds."""
-    warm_dvc.run([DVC, "--version"], pair.warm.root, environment(pair.warm.home))  # it has been started before
+    warm_tools.run([DVC, "--version"], pair.warm.root, environment(pair.warm.home))  # it has been started before
     before = os.umask(0o027)
     try:
         pair("repro", "told", OURS="ä\udc80")
@@ -106,7 +138,7 @@ def test_it_is_the_callers_process(pair: Pair) -> None:
     names = ("cmdline", "group", "mask", "names", "signals")
     new, warm = ({name: (world.root / name).read_bytes() for name in names} for world in (pair.new, pair.warm))
     assert new["cmdline"].endswith(b"/dvc repro told ")
-    assert b"warm_dvc.py" in warm["cmdline"]
+    assert b"warm_tools.py" in warm["cmdline"]
     assert warm["group"] == new["group"] != b""
     assert warm["signals"] == new["signals"] != b""
     assert warm["mask"] == new["mask"] == b"0027\n"
@@ -131,9 +163,9 @@ def test_what_imports_have_read_is_nobody_elses(case: str, tmp_path: Path) -> No
         variables["TQDM_DISABLE"] = "1"
     elif case == "home":
         (world.home / ".aws").mkdir()
-    done = warm_dvc.run([DVC, "repro", "told"], world.root, variables)
+    done = warm_tools.run([DVC, "repro", "told"], world.root, variables)
     assert done.returncode == 0, done.stderr
-    assert ("warm_dvc.py" in (world.root / "cmdline").read_text()) == (case == "same")
+    assert ("warm_tools.py" in (world.root / "cmdline").read_text()) == (case == "same")
 
 
 def test_several_at_once(tmp_path: Path) -> None:
@@ -143,12 +175,12 @@ def test_several_at_once(tmp_path: Path) -> None:
     )
     variables = environment(world.home)
     ended: list[subprocess.CompletedProcess[str]] = []
-    slow = threading.Thread(target=lambda: ended.append(warm_dvc.run([DVC, "repro"], world.root, variables)))
+    slow = threading.Thread(target=lambda: ended.append(warm_tools.run([DVC, "repro"], world.root, variables)))
     slow.start()
     end = time.monotonic() + 60
     while not (world.root / "begun").exists() and time.monotonic() < end:
         time.sleep(0.02)
-    assert warm_dvc.run([DVC, "version", "-q"], world.root, variables).returncode == 0
+    assert warm_tools.run([DVC, "version", "-q"], world.root, variables).returncode == 0
     assert not ended
     (world.root / "go").touch()
     slow.join(60)
@@ -159,9 +191,9 @@ def test_several_at_once(tmp_path: Path) -> None:
 def test_it_ends_with_who_started_it(how: str, tmp_path: Path) -> None:
     world = make_repository(tmp_path)
     script = (
-        "import os, signal, sys, time, warm_dvc; from pathlib import Path; "
-        f"print(warm_dvc.run([{DVC!r}, '--version'], Path({str(world.root)!r}), dict(os.environ)).stdout.strip()); "
-        "print(warm_dvc._RUNNING[0].process.pid, flush=True); "
+        "import os, signal, sys, time, warm_tools; from pathlib import Path; "
+        f"print(warm_tools.run([{DVC!r}, '--version'], Path({str(world.root)!r}), dict(os.environ)).stdout.strip()); "
+        "print(warm_tools._RUNNING['dvc'].process.pid, flush=True); "
         + ("os.kill(os.getpid(), signal.SIGKILL)" if how == "killed" else "")
     )
     place = {"PYTHONPATH": str(Path(__file__).parent)}

@@ -1,11 +1,13 @@
-"""DVC's command line without the half second that its imports take: a process that has them forks for each command.
+"""``dvc`` and ``holdfast`` without the half second that imports take: a process that has done them forks for each command.
 
-What runs is DVC's own code in a process of its own, with the caller's arguments, folder, variables, umask and files. The
-process that forks was started in an all but empty environment and remembers which variables the imports asked for. A
+What runs is the tool's own code in a process of its own, with the caller's arguments, folder, variables, umask and files.
+The process that forks was started in an all but empty environment and remembers which variables the imports asked for. A
 caller whose variables differ there gets a new process instead, as does one at a terminal: nothing that was read at import
-is another's. One such process serves each process of the test run, and ends with it.
+is another's. One such process for each tool serves each process of the test run, and ends with it.
 
-Tests that are about the process itself (kill it, start it beside others, take its time) start ``dvc`` as anyone does.
+Of Holdfast itself nothing is imported before the fork, only what it uses of others: what its modules do when they are
+imported, and in which order, is what the tests are about. Tests that are about the process (kill it, start it beside
+others, take its time) start it as anyone does.
 """
 
 import atexit
@@ -22,17 +24,41 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DVC = Path(sys.executable).parent / "dvc"
+FOLDER = Path(sys.executable).parent
 MESSAGE_BYTES = 1 << 20  # arguments and variables of one command
-KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE")  # of the first caller's, while DVC is imported
-HOMELESS = "/nonexistent"  # the home while DVC is imported
+# of the first caller's, while modules are imported
+KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "COLUMNS", "LINES")
+HOMELESS = "/nonexistent"  # the home meanwhile
 BEGINNINGS = ("PYTHON", "FSSPEC_", "TQDM_", "NETWORKX_")  # variables that are looked for by how they begin
-# the paths that are made of HOME and XDG_CONFIG_HOME at import; where there is nothing, it makes no difference
+# the paths that are made of these variables at import; where there is nothing, it makes no difference
+FOLDERS = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
 BELOW_HOME = (".aws", ".config/fsspec", ".git-credentials")
 BELOW_CONFIG = ("git/credentials",)
+BELOW_CACHE = ("huggingface",)
+THREADS = "OPENBLAS_NUM_THREADS"  # set for the imports alone: a thread would not be there after a fork
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What is imported for a command line before it is needed.
+
+    Attributes:
+        main: the module with its ``main``.
+        first: modules that are imported first, in this order; what is not there is not needed.
+        below: a package all of whose modules are.
+        cold: first arguments of commands that get a new process.
+    """
+
+    main: str
+    first: tuple[str, ...]
+    below: str = ""
+    cold: frozenset[str] = frozenset()
+
+
 # imported by DVC inside its functions; pygit2 is not among them, since libgit2 reads HOME when it is loaded
 LAZY = (
     "aiobotocore.session", "aiohttp", "asyncio", "configobj", "diskcache", "dulwich.porcelain", "dvc.analytics",
@@ -42,18 +68,33 @@ LAZY = (
     "dvc.stage.cache", "dvc.stage.loader", "dvc.stage.run", "dvc_data.index.checkout", "dvc_data.index.push", "dvc_s3",
     "networkx", "rich.table", "ruamel.yaml", "s3fs", "scmrepo.git", "tomlkit",
 )  # fmt: skip
+TOOLS = {
+    "dvc": Tool("dvc.cli", ("dvc.cli.parser", "dvc.repo", "dvc.commands", *LAZY), "dvc.commands"),
+    "holdfast": Tool(
+        "holdfast.cli.main",
+        (
+            "aiohttp.web", "ahocorasick_rs", "asyncio", "blake3", "botocore.session", "click", "concurrent.futures",
+            "dulwich.porcelain", "dvc.api", "dvc.repo", "dvc_data.index", "email.message", "git", "grimp",
+            "gto.api", "gto.index", "http.client", "huggingface_hub.repocard", "jinja2", "networkx", "numpy",
+            "obstore.store", "pyfastcdc", "rich.console", "rich.table", "ruamel.yaml", "scipy.stats", "scmrepo.git",
+            "sqlite3", "tarfile", "tomlkit", "yaml", "zipfile", "zstandard",
+        ),
+        # linear algebra that takes as many threads as it likes; they would not be there after a fork
+        cold=frozenset({"equivalence"}),
+    ),
+}  # fmt: skip
 
 
-class WarmDvc:
-    """The client of a process that has DVC imported."""
+class Warm:
+    """The client of a process that has imported what a tool needs."""
 
-    def __init__(self, variables: dict[str, str]) -> None:
+    def __init__(self, tool: str, variables: dict[str, str]) -> None:
         self.owner = os.getpid()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
         kept = {name: text for name, text in variables.items() if name in KEPT or name.startswith(BEGINNINGS)}
-        kept["HOME"] = HOMELESS
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        kept |= {"HOME": HOMELESS, THREADS: "1"}
+        command = [sys.executable, __file__, tool, str(theirs.fileno())]
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, env=kept, stdin=null, stdout=null, stderr=null, pass_fds=[theirs.fileno()]
@@ -74,7 +115,7 @@ class WarmDvc:
                 os.close(theirs)
         out, err, code = _read_all([ours for ours, _ in pipes])
         if not code:
-            raise RuntimeError(f"the process with DVC in it has ended; {command} was not run")
+            raise RuntimeError(f"the process that forks has ended; {command} was not run")
         return subprocess.CompletedProcess(command, int(code), _text(out), _text(err))
 
     def end(self) -> None:
@@ -86,20 +127,28 @@ class WarmDvc:
 
 
 _STARTING = threading.Lock()
-_RUNNING: list[WarmDvc] = []
+_RUNNING: dict[str, Warm] = {}
 
 
 def run(command: list[str], cwd: Path, variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run ``dvc`` in a copy of a process that has imported it; the first call of a process starts that one.
+    """Run a tool in a copy of a process that has its imports; the first call of a process starts that one.
 
     Args:
-        command: the path of the ``dvc`` of this environment, and its arguments.
+        command: the path of one of `TOOLS` in this environment, and its arguments.
     """
+    tool = Path(command[0]).name
     with _STARTING:
-        if not _RUNNING or _RUNNING[-1].owner != os.getpid():  # what has forked from the tests starts its own
-            _RUNNING.append(WarmDvc(variables))
-            atexit.register(_RUNNING[-1].end)
-    return _RUNNING[-1].run(command, cwd, variables)
+        if tool not in _RUNNING or _RUNNING[tool].owner != os.getpid():  # what has forked from the tests starts its own
+            _RUNNING[tool] = Warm(tool, variables)
+            atexit.register(_RUNNING[tool].end)
+    return _RUNNING[tool].run(command, cwd, variables)
+
+
+def warms(command: list[str]) -> bool:
+    """Whether `run` is for it."""
+    path = Path(command[0])
+    tool = TOOLS.get(path.name) if path.parent == FOLDER else None
+    return tool is not None and not tool.cold.intersection(command[1:2])
 
 
 def _read_all(files: list[int]) -> list[bytes]:
@@ -124,7 +173,7 @@ def _text(data: bytes) -> str:
     return io.TextIOWrapper(io.BytesIO(data)).read()
 
 
-def _import_dvc() -> set[str]:
+def _import(tool: Tool) -> set[str]:
     """Import all that commands need; the names of the variables that were asked for meanwhile."""
     asked: set[str] = set()
     kind = type(os.environ)
@@ -136,12 +185,13 @@ def _import_dvc() -> set[str]:
 
     kind.__getitem__ = note  # type: ignore[method-assign]
     try:
-        for name in ("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.commands"):
-            importlib.import_module(name)
-        commands = pkgutil.walk_packages(sys.modules["dvc.commands"].__path__, "dvc.commands.")
-        for name in (*LAZY, *(found.name for found in commands)):
-            with contextlib.suppress(ImportError):  # what this DVC does not have, it does not need
+        for name in tool.first:
+            with contextlib.suppress(ImportError):  # what is not there is not needed
                 importlib.import_module(name)
+        if tool.below:
+            for found in pkgutil.walk_packages(sys.modules[tool.below].__path__, f"{tool.below}."):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(found.name)
     finally:
         kind.__getitem__ = ask  # type: ignore[method-assign]
     return asked
@@ -198,26 +248,40 @@ def _become(request: dict[str, Any], files: list[int], asked: set[str]) -> None:
 def _differs(variables: dict[str, str], asked: set[str]) -> bool:
     """Whether what was imported could have been another with these variables."""
     names = asked | {name for name in (*os.environ, *variables) if name.startswith(BEGINNINGS)}
-    if any(os.environ.get(name) != variables.get(name) for name in names - {"HOME", "XDG_CONFIG_HOME"}):
+    if any(os.environ.get(name) != variables.get(name) for name in names.difference(FOLDERS, [THREADS])):
         return True
     home = Path(variables.get("HOME", "/"))
     config = Path(variables.get("XDG_CONFIG_HOME", home / ".config"))
-    places = [*(home / name for name in BELOW_HOME), *(config / name for name in BELOW_CONFIG)]
+    cache = Path(variables.get("XDG_CACHE_HOME", home / ".cache"))
+    below = ((home, BELOW_HOME), (config, BELOW_CONFIG), (cache, BELOW_CACHE))
+    places = [folder / name for folder, names in below for name in names]
     return any(map(os.path.lexists, places))
 
 
 def _main() -> None:
-    sys.path[0] = str(DVC.parent)  # as it is where the console script runs; the tests' modules are none of DVC's
-    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.path[0] = str(FOLDER)  # as it is where the console script runs; the tests' modules are none of the tool's
+    tool = TOOLS[sys.argv[1]]
+    control = socket.socket(fileno=int(sys.argv[2]))
     control.set_inheritable(False)
-    asked = _import_dvc()
-    assert threading.active_count() == 1, threading.enumerate()  # a thread would not be there after the fork
+    asked = _import(tool)
+    threads = list(Path("/proc/self/task").iterdir())
+    assert len(threads) == 1, threads  # another thread would not be there after the fork
     gc.collect()
     gc.freeze()  # what was imported stays where it is, and the copies share it
     request, files = _serve(control)
     _become(request, files, asked)
-    main = importlib.import_module("dvc.cli").main
-    sys.exit(main())
+    try:
+        code = importlib.import_module(tool.main).main()
+    except SystemExit as ended:
+        code = ended.code
+    if not isinstance(code, int | None):
+        sys.exit(code)
+    # all that an interpreter does at its end, but for taking hundreds of modules apart
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":
