@@ -71,7 +71,7 @@ def masked(text: str) -> str:
     """Without the places of the two, and without what differs from run to run, as the order of a set does."""
     text = re.sub(r"git add .*", lambda found: " ".join(sorted(found[0].split())), text)
     text = re.sub(r"\S*/(new|warm)/(repository|home)", "", text)
-    text = re.sub(r"\b[a-z]+-[a-z]+\b(?= to|'|\]|$)|\b[0-9a-f]{7}\b", "", text)
+    text = re.sub(r"\b[a-z]+-[a-z]+\b(?= to|'|\]|$)|\b(?:[0-9a-f]{7}|[0-9a-f]{40})\b", "", text)
     return re.sub(r"line \d+, in main|\d\d:\d\d \w\w|\d+:\d+:\d+|\d+\.\d+|\d+[.\d]* ?[kM]?B/s|0x[0-9a-f]+", "", text)
 
 
