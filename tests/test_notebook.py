@@ -1,4 +1,4 @@
-"""The notebook, from top to bottom: on a machine that is killed in each round, and on the next one."""
+"""The notebook, from top to bottom: on a machine that is killed meanwhile, and on the next one."""
 
 import json
 import os
@@ -195,10 +195,8 @@ def world(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def machine(world: World) -> Machine:
-    """A machine that lost its power in each round, and then was left alone."""
+    """A machine that lost its power in the second round, and then was left alone."""
     rented = world.rent("first")
-    rented.run_until(lambda: rows(rented.root / "outputs/train/epoch_statistics.csv") > 5)
-    assert (rented.root / RESUME / "train.pt").exists()
     rented.run_until(lambda: rows(rented.root / "outputs/continued/train/epoch_statistics.csv") > 4)
     assert (rented.root / RESUME / "continued.pt").exists()
     rented.run_all()
@@ -226,10 +224,9 @@ def test_what_is_missing_is_named(world: World) -> None:
 def test_both_rounds(machine: Machine) -> None:
     said = told(machine.executed)
     assert not [cell for cell, text in said.items() if "Error" in text or "\x1b" in text]
-    # the first round is the pipeline's, and was interrupted in it
+    # the first round is the pipeline's
     assert "no GPU, so the CPU" in said["memory"] or "GB in use now" in said["memory"]
     assert json.loads((machine.root / "metrics/evaluate.json").read_text())["accuracy"] >= 0.95
-    assert json.loads((machine.root / "outputs/train/metadata.json").read_text())["resumed"]
     # the second went on with the new data
     second = json.loads((machine.root / "outputs/continued/train/metadata.json").read_text())
     assert (second["status"], second["epochs"], len(second.get("resumed", ()))) == ("finished", 13, 1)
@@ -259,6 +256,17 @@ def printed_accuracy(machine: Machine) -> tuple[str, str]:
     column = lines[0].split(",").index("printed_accuracy")
     metadata = json.loads((machine.root / "outputs/continued/train/metadata.json").read_text())
     return lines[1].split(",")[column], lines[1 + metadata["monitor"]["best_epoch"]].split(",")[column]
+
+
+@pytest.mark.soak
+def test_power_lost_in_the_pipeline(s3_server: S3Server, tmp_path: Path) -> None:
+    """In the first round, of which the pipeline's own tests show the same without a notebook."""
+    with published(tmp_path, s3_server) as made:
+        rented = made.rent("first")
+        rented.run_until(lambda: rows(rented.root / "outputs/train/epoch_statistics.csv") > 5)
+        assert (rented.root / RESUME / "train.pt").exists()
+        rented.run_all()
+        assert json.loads((rented.root / "outputs/train/metadata.json").read_text())["resumed"]
 
 
 @pytest.mark.soak

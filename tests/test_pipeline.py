@@ -225,7 +225,7 @@ def test_an_expected_error_in_a_stage_is_one_line(clone: Clone) -> None:
 def test_training_killed_in_an_epoch_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     clone = Clone(tmp_path)  # without a cache, from which DVC would take the outs instead of training
     params = clone.root / "params.yaml"
-    params.write_text(params.read_text().replace("epochs: 40", "epochs: 15"))
+    params.write_text(params.read_text().replace("epochs: 40", "epochs: 9"))
     epochs = clone.root / "outputs/train/epoch_statistics.csv"
 
     child = subprocess.Popen(
@@ -236,18 +236,18 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_bytes(tmp_path: Path) -
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not (epochs.exists() and len(epochs.read_text().splitlines()) > 5):
+    while not (epochs.exists() and len(epochs.read_text().splitlines()) > 4):
         assert child.poll() is None, "training ended before it was killed"
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)  # dvc, the shell it starts, and the training
     child.wait()
-    assert 5 < len(epochs.read_text().splitlines()) < 16
+    assert 4 < len(epochs.read_text().splitlines()) < 10
     assert (clone.root / "outputs/.resume/train.pt").exists()
 
     shown = clone("dvc", "repro", "evaluate")
     resumed = re.search(r"going on after epoch (\d+) of an interrupted run", shown)
     assert resumed is not None, shown
-    assert int(resumed[1]) >= 4
+    assert int(resumed[1]) >= 3
     assert not (clone.root / "outputs/.resume/train.pt").exists()
     assert clone.json("outputs/train/metadata.json")["resumed"]
     assert "is valid." in clone("holdfast", "runs", "validate", "outputs/train")
