@@ -14,7 +14,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # -c pins every version; torch is named with its pin, so that pip does not look for another build of it
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test soak check bench bench-full docs clean
+.PHONY: run test soak check bench bench-full bench-peers docs clean
 
 run: $(INSTALLED_RUN)  ## rebuild the model, store it, and show what there is
 	dvc repro
@@ -40,26 +40,14 @@ check: $(INSTALLED_DEV)  ## lint, types, layers
 	mypy
 	lint-imports
 
-bench: $(INSTALLED_DEV)  ## measure; results in benchmarks/results
-	python benchmarks/startup.py
-	python benchmarks/array_store_memory.py
-	python benchmarks/diff_speed.py
-	python benchmarks/digest_speed.py
-	python benchmarks/scan_speed.py
-	python benchmarks/vault_ratio.py
-	python benchmarks/vault_transfer.py
-	python benchmarks/vault_small_files.py
-	python benchmarks/vault_memory.py
-	python benchmarks/vault_report.py
-	python benchmarks/registry_speed.py
-	python benchmarks/gate_coverage.py
-	python benchmarks/sources_verify.py
-	python benchmarks/stream_speed.py
-	python benchmarks/report_speed.py
+bench: $(INSTALLED_DEV)  ## measure at reduced sizes, in minutes; docs/performance.md says what came out
+	python benchmarks/run.py --reduced; ended=$$?; python benchmarks/report.py && exit $$ended
 
-bench-full: bench  ## with those that take a quarter of an hour each
-	python benchmarks/gc_speed.py
-	python benchmarks/gc_objects.py
+bench-full: $(INSTALLED_DEV)  ## at the goals' own sizes, in hours; goes on where it was interrupted
+	python benchmarks/run.py; ended=$$?; python benchmarks/report.py && exit $$ended
+
+bench-peers: $(INSTALLED_DEV)  ## peers that come as packages; restic, borgbackup, git-lfs and rclone come from the system
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps zipnn==0.5.4
 
 docs: $(INSTALLED_DEV)  ## write what is generated again, and build the site into site/
 	python docs/generate.py

@@ -9,6 +9,8 @@ import zstandard
 from blake3 import blake3
 from pyfastcdc import FastCDC
 
+from harness import NOT_INSTALLED
+
 CHUNK_BYTES = 64 * 1024
 RESTIC_PASSWORD = {"RESTIC_PASSWORD": "benchmark", "RESTIC_PROGRESS_FPS": "0"}
 # borg asks where it finds a repository that it has not seen, or one that moved
@@ -24,13 +26,13 @@ class Backups:
         environment: of the tools' processes.
 
     Attributes:
-        versions: of the tools.
+        versions: of the tools, or that one is not installed.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder, self._environment = folder, {**environment, **RESTIC_PASSWORD, **BORG_YES}
         self._count = 0
-        self.versions: dict[str, str] = {}
+        self.versions: dict[str, str] = dict.fromkeys(COMPRESSIONS, NOT_INSTALLED)
         if shutil.which("restic"):
             self.versions["restic"] = self._run("restic", "version").split()[1]
         if shutil.which("borg"):
@@ -60,7 +62,7 @@ class Backups:
         }
 
     def _repositories(self) -> Iterator[tuple[str, str, Path]]:
-        for tool in self.versions:
+        for tool in (tool for tool, found in self.versions.items() if found != NOT_INSTALLED):
             for compression in COMPRESSIONS[tool]:
                 yield tool, compression, self._folder / f"{tool} {compression}"
 

@@ -1,6 +1,6 @@
 """How small and how fast the vault's codec makes a history of checkpoints, against peers on the same tensors.
 
-    python benchmarks/codec_ratio.py [--history FOLDER] [--rounds 7]
+    python benchmarks/codec_ratio.py [--history FOLDER] [--commits N] [--rounds 7] [--reduced]
 
 The history is that of benchmarks/gpt_history.py, trained once and kept. Each checkpoint is cut into blobs as the vault
 cuts it. *Backward* encodes each checkpoint against the next newer one and the newest alone, as a repacked vault stores
@@ -28,14 +28,13 @@ import zstandard
 
 from bitx import bitx_size, huffman
 from blobs import Blob, Blobs, blobs_of, encoded, limit
-from gpt_history import make_history
-from harness import machine, versions, write_results
+from gpt_history import REDUCED_SCALE, kept_history
+from harness import judge, machine, print_goals, reducible, versions, write_results
 from holdfast.vault import codec
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_numba import NumbaLoops
 from holdfast.vault.codec_numpy import NumpyLoops
 
-KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gpt-history"
 KINDS = ("bf16", "full", "weights")
 # which checkpoints are encoded against the next one for speed: one step, fifty, a hundred, and fine-tuning
 TIMED = {"bf16": (0, 4, 5, 9), "full": (0, 4, 9)}
@@ -48,27 +47,33 @@ GOALS = {
     "full": {"smaller than raw": 1.4, "smaller than BitX": 1.04, "share of the limit": 0.92, **SPEED_GOALS},
 }
 # two versions of one tensor, the second a small step from the first: for what no history of a small model shows
-NORMAL_ELEMENTS, NORMAL_SIZE, NORMAL_STEP = 1 << 23, 0.02, 1e-4
+NORMAL_SIZE, NORMAL_STEP = 0.02, 1e-4
 
 
 def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--history", type=Path, default=KEPT, help="made there if it is missing")
+    parser.add_argument("--history", type=Path, help="made there if it is missing")
+    parser.add_argument("--steps", type=float, default=1.0, metavar="SHARE", help="of the training, where it is made")
+    parser.add_argument("--commits", type=int, default=0, metavar="N", help="the newest of each history; 0 for all")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="of the histories")
+    parser.add_argument(
+        "--elements", type=int, default=1 << 23, metavar="N", help="of the normally distributed tensors"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds; medians count")
-    options = parser.parse_args()
-    if not any(options.history.glob("full/*.pt")):
-        make_history(options.history)
+    reduced = {"kinds": ["bf16", "full"], "commits": 6, "steps": REDUCED_SCALE, "elements": 1 << 21, "rounds": 3}
+    options = reducible(parser, **reduced)
+    trained = kept_history(options.history, options.steps)
     result: dict[str, Any] = {
         "what": "ratios of raw to stored bytes of twelve checkpoints; GB/s of one thread's processor time",
         "machine": machine(),
-        "versions": versions("numpy", "numba", "zstandard", "torch"),
+        "versions": versions("numpy", "numba", "zstandard", "torch", "zipnn"),
         "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
         "ratios": {},
         "speeds": {},
     }
-    for kind in KINDS:
-        paths = sorted((options.history / kind).glob("*.pt"))
+    for kind in options.kinds:
+        paths = sorted((trained / kind).glob("*.pt"))[-options.commits :]
         history = [blobs_of(path) for path in paths]
         stored = sizes(history, [path.read_bytes() for path in paths])
         speed = speeds(history, TIMED[kind], options.rounds) if kind in TIMED else {}
@@ -77,12 +82,13 @@ def main() -> None:
             speed |= {"encode GB/s, ZipNN": peer[1], "decode GB/s, ZipNN": peer[2]}
         add(result, kind, sum(path.stat().st_size for path in paths), stored, speed)
     for dtype in ("BF16", "F32"):
-        history = normal(dtype)
+        history = normal(dtype, options.elements)
         stored = sizes(history, [blob.data for blobs in history for blob in blobs.values()])
         raw = sum(len(blob.data) for blobs in history for blob in blobs.values())
         add(result, f"normal {dtype}", raw, stored, speeds(history, (0,), options.rounds))
     result["goals"] = goals(result)
-    write_results("codec_ratio", result)
+    write_results("codec_ratio", result, options)
+    print_goals(result["goals"])
 
 
 def add(result: dict[str, Any], kind: str, raw: int, stored: dict[str, int], speed: dict[str, float]) -> None:
@@ -100,7 +106,6 @@ def add(result: dict[str, Any], kind: str, raw: int, stored: dict[str, int], spe
 def goals(result: dict[str, Any]) -> dict[str, Any]:
     """The goals with what was measured; against the better of both BitX."""
     verdicts: dict[str, Any] = {}
-    print()
     for kind, wanted in GOALS.items():
         ratios = result["ratios"][kind]
         ours = ratios["ours, backward"]
@@ -111,20 +116,18 @@ def goals(result: dict[str, Any]) -> dict[str, Any]:
             **result["speeds"][kind],
         }
         for what, goal in wanted.items():
-            met = measured[what] >= goal
-            verdicts[f"{kind}: {what}"] = {"goal": goal, "measured": measured[what], "met": met}
-            print(f"{kind}: {what:22} {measured[what]:6.3f}, goal {goal}: {'met' if met else 'not met'}")
+            verdicts[f"{kind}: {what}"] = judge(measured[what], "≥", goal)
     return verdicts
 
 
 # --- the history ------------------------------------------------------------------------------------------------------
 
 
-def normal(dtype: str) -> list[Blobs]:
+def normal(dtype: str, elements: int) -> list[Blobs]:
     """A normally distributed tensor, and the same after a small step."""
     random = np.random.default_rng(0)
-    before = random.standard_normal(NORMAL_ELEMENTS, np.float32) * np.float32(NORMAL_SIZE)
-    after = before + random.standard_normal(NORMAL_ELEMENTS, np.float32) * np.float32(NORMAL_STEP)
+    before = random.standard_normal(elements, np.float32) * np.float32(NORMAL_SIZE)
+    after = before + random.standard_normal(elements, np.float32) * np.float32(NORMAL_STEP)
     if dtype == "F32":
         return [{"": Blob(dtype, numbers.tobytes())} for numbers in (before, after)]
     codes = [numbers.view("<u4") for numbers in (before, after)]
@@ -186,7 +189,7 @@ def zipnn(paths: Iterable[Path], dtype: str) -> tuple[int, float, float] | None:
     command = [sys.executable, "-W", "ignore", "-c", ZIPNN, dtype, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(f"  ZipNN: {done.stderr.strip().splitlines()[-1:]}")
+        print(f"  ZipNN is not installed, or failed: {done.stderr.strip().splitlines()[-1:]}")
         return None
     stored, encoding, decoding = done.stdout.split()
     return int(stored), round(float(encoding), 3), round(float(decoding), 3)
@@ -200,6 +203,7 @@ def speeds(history: list[Blobs], timed: tuple[int, ...], rounds: int) -> dict[st
     pairs = [
         (blob, history[place + 1][name])
         for place in timed
+        if place + 1 < len(history)
         for name, blob in history[place].items()
         if name in history[place + 1]
     ]

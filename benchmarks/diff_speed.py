@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
-from harness import forget, machine, read, versions, write_results
+from harness import forget, judge, machine, print_goals, quantity, read, reducible, spread_of, versions, write_results
 
 TENSOR_ELEMENTS = 50_000_000
 GOAL_RATIO, GOAL_BYTES = 3.0, 500e6
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--numpy", nargs=2, metavar=("A", "B"), help=argparse.SUPPRESS)
     parser.add_argument("--read", nargs=2, metavar=("A", "B"), help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=3, metavar=("A", "B", "TENSORS"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = reducible(parser, gigabytes=1.0)
     if options.numpy:
         whole_tensors(*map(Path, options.numpy))
         return
@@ -69,20 +68,28 @@ def main() -> None:
                 forget(b)
                 cold_seconds[name].append(measured(command)[0])
         size = a.stat().st_size
-    ratios = [theirs[0] / ours[0] for ours, theirs in zip(runs["holdfast"][1:], runs["numpy"][1:], strict=True)]
+    warm = {name: [seconds for seconds, _ in taken[1:]] for name, taken in runs.items()}
+    speedup = spread_of([theirs / ours for ours, theirs in zip(warm["holdfast"], warm["numpy"], strict=True)])
+    peaks = {name: max(peak for _, peak in taken) for name, taken in runs.items()}
     results = {
+        "what": "wall seconds of whole processes that compare two files, in turn",
         "machine": machine(),
         "versions": versions("numpy"),
         "file_bytes": size,
-        "seconds": {name: round(median(seconds for seconds, _ in runs[name][1:]), 3) for name in runs},
-        "peak_bytes": {name: max(peak for _, peak in runs[name]) for name in runs},
-        "speedup": {"min": min(ratios), "median": median(ratios), "max": max(ratios)},
-        "cold_seconds": {name: round(median(taken), 3) for name, taken in cold_seconds.items()},
+        "measured": {
+            "holdfast diff, warm": quantity(warm["holdfast"], "s", {"NumPy": warm["numpy"]}),
+            "holdfast diff, cold": quantity(cold_seconds["holdfast"], "s", {"reading both": cold_seconds["disk"]}),
+        },
+        "peak_bytes": peaks,
+        "speedup": speedup,
+        "goals": {
+            "NumPy ÷ holdfast diff, warm": judge(speedup["median"], "≥", GOAL_RATIO),
+            "peak memory, MB": judge(round(peaks["holdfast"] / 1e6, 1), "≤", GOAL_BYTES / 1e6),
+        },
     }
-    write_results("diff_speed", results)
-    print(json.dumps(results, indent=2))
-    met = median(ratios) >= GOAL_RATIO and results["peak_bytes"]["holdfast"] <= GOAL_BYTES
-    print(f"goal ≥ {GOAL_RATIO} times, ≤ {GOAL_BYTES / 1e6:.0f} MB: {'met' if met else 'not met'}")
+    write_results("diff_speed", results, options)
+    print(json.dumps(results["measured"], indent=2))
+    print_goals(results["goals"])
 
 
 def write_pair(a: Path, b: Path, tensors: int) -> None:

@@ -14,18 +14,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from blake3 import blake3
 
-from harness import forget, machine, read, versions, write_results
+from harness import forget, judge, machine, print_goals, quantity, read, reducible, versions, write_results
 from holdfast.formats.cache import DigestCache, digests_of
 from holdfast.formats.content import checkpoint_weights_digest
 from holdfast.formats.digest import READ_BYTES, file_digest, file_digest_and_md5
 from holdfast.formats.opening import open_checkpoint
 
 GOAL = 0.8
+COLD = "cold file digest / slower of BLAKE3 in memory and disk"
 
 
 def main() -> None:
@@ -36,15 +36,18 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the file is written; the system's temporary folder if not given"
     )
-    options = parser.parse_args()
+    options = reducible(parser, megabytes=400)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         path = write_model(Path(name) / "model.npz", options.megabytes)
         gigabytes = path.stat().st_size / 1e9
         seconds = measure(path, options.rounds)
-    speeds = {what: round(gigabytes / taken, 3) for what, taken in seconds.items() if what != "cached look"}
+    looks = seconds.pop("cached look")
+    measured = {what: quantity([gigabytes / one for one in taken], "GB/s") for what, taken in seconds.items()}
+    measured["a second look"] = quantity([1000 * look for look in looks], "ms")
+    speeds = {what: measured[what]["median"] for what in seconds}
     slower = min(speeds["BLAKE3 in memory"], speeds["disk"])
     ratios = {
-        "cold file digest / slower of BLAKE3 in memory and disk": round(speeds["file digest, cold"] / slower, 3),
+        COLD: round(speeds["file digest, cold"] / slower, 3),
         "warm file digest / BLAKE3 in memory": round(speeds["file digest, warm"] / speeds["BLAKE3 in memory"], 3),
         "warm file digest / md5": round(speeds["file digest, warm"] / speeds["md5, warm"], 2),
         "warm digest and md5 in one pass / md5": round(speeds["digest and md5, warm"] / speeds["md5, warm"], 3),
@@ -55,20 +58,16 @@ def main() -> None:
         "machine": machine(),
         "versions": versions("blake3", "numpy"),
         "gigabytes": round(gigabytes, 3),
-        "rounds": options.rounds,
-        "gigabytes_per_second": speeds,
-        "cached_look_milliseconds": round(1000 * seconds["cached look"], 3),
+        "measured": measured,
         "ratios": ratios,
-        "goal": {"cold file digest / slower of BLAKE3 in memory and disk": GOAL},
+        "goals": {COLD: judge(ratios[COLD], "≥", GOAL)},
     }
-    write_results("digest_speed", result)
-    for what, speed in speeds.items():
-        print(f"{what:28} {speed:7.2f} GB/s")
-    print(f"{'a second look':28} {1000 * seconds['cached look']:7.2f} ms")
+    write_results("digest_speed", result, options)
+    for what, figures in measured.items():
+        print(f"{what:28} {figures['median']:7.2f} {figures['unit']}")
     for what, ratio in ratios.items():
         print(f"{what}: {ratio:.2f}")
-    first = next(iter(ratios.values()))
-    print(f"goal {GOAL}: {'met' if first >= GOAL else 'not met'}")
+    print_goals(result["goals"])
 
 
 def write_model(path: Path, megabytes: int) -> Path:
@@ -82,8 +81,8 @@ def write_model(path: Path, megabytes: int) -> Path:
     return path
 
 
-def measure(path: Path, rounds: int) -> dict[str, float]:
-    """Median seconds of each way, taken in turn."""
+def measure(path: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, taken in turn."""
     data = path.read_bytes()
     cache = DigestCache(path.with_name("digests.sqlite"))
     digests_of(path, cache, file=True, md5=True, weights=True)
@@ -108,7 +107,7 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
             way()
             times[what].append(time.perf_counter() - start)
     cache.close()
-    return {what: median(taken[1:]) for what, taken in times.items()}
+    return {what: taken[1:] for what, taken in times.items()}
 
 
 def md5(path: Path) -> str:

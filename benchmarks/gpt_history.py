@@ -17,6 +17,7 @@ in about four minutes on two cores. Twelve checkpoints are kept: eight of pretra
 
 import argparse
 import math
+import shutil
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ import torch
 from torch import nn
 
 VOCABULARY, WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 256, 256, 4, 4, 128, 16
+KEPT = Path.home() / ".cache" / "holdfast-benchmarks" / "gpt-history"
+# of the steps, where a benchmark is run reduced
+REDUCED_SCALE = 0.2
 PRETRAINED, FINETUNED = (300, 301, 310, 350, 400, 500, 600, 700), (701, 710, 750, 800)
 PEAK_RATE, LOWEST_SHARE, FINETUNING_RATE, HEAD_RATE = 1e-3, 0.1, 1e-5, 1e-4
 WARM_UP_STEPS, HEAD_EPOCHS, STEPS_AN_EPOCH = 50, 6, 10
@@ -93,6 +97,23 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the steps")
     options = parser.parse_args()
     make_history(options.folder, options.scale)
+
+
+def kept_history(folder: Path | None, scale: float = 1.0) -> Path:
+    """The folder of a history; it is trained now where there is none.
+
+    Args:
+        folder: Where it is; None for that of the benchmarks, one for each scale.
+        scale: How much of the steps.
+    """
+    folder = folder or (KEPT if scale == 1 else KEPT.with_name(f"{KEPT.name}-{scale:g}"))
+    if not folder.exists():
+        # under another name until it is whole
+        partly = folder.with_name(f"{folder.name}.partly")
+        shutil.rmtree(partly, ignore_errors=True)
+        make_history(partly, scale)
+        partly.rename(folder)
+    return folder
 
 
 def make_history(folder: Path, scale: float = 1.0) -> None:

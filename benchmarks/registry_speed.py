@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from harness import machine, versions, write_results
+from harness import judge, machine, print_goals, quantity, reducible, versions, write_results
 
 TOOLS = Path(sys.executable).parent
 MODELS, VERSIONS, COMMITS = 200, 50, 5000
@@ -51,7 +51,7 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that is not counted")
-    options = parser.parse_args()
+    options = reducible(parser, rounds=3)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         make_project(root)
@@ -65,22 +65,20 @@ def main() -> None:
                 for name, (seconds, busy) in measured.items():
                     over[name].append(seconds - wall)
                     processors[name].append(busy - used)
-    result = {
+    result: dict[str, Any] = {
         "what": f"wall seconds over start-up, {MODELS * VERSIONS:,} versions of {MODELS} models, {COMMITS:,} commits",
         "machine": machine(),
         "versions": versions(),
-        "rounds": options.rounds,
-        "start_up_seconds": round(median(start_up), 4),
-        "over_start_up_seconds": {name: round(median(seconds), 4) for name, seconds in over.items()},
-        "worst": {name: round(max(seconds), 4) for name, seconds in over.items()},
-        "processor_seconds_over_start_up": {name: round(median(busy), 4) for name, busy in processors.items()},
-        "goals": GOALS,
+        "measured": {
+            "start-up": quantity(start_up, "s"),
+            **{name: quantity(seconds, "s over start-up") for name, seconds in over.items()},
+            **{f"{name}, on processors": quantity(busy, "s over start-up") for name, busy in processors.items()},
+        },
     }
-    write_results("registry_speed", result)
-    print(f"start-up {median(start_up):.3f} s")
-    for name, goal in GOALS.items():
-        reached = median(over[name])
-        print(f"{name:20} {reached:.3f} s over start-up, goal {goal}: {'met' if reached <= goal else 'not met'}")
+    result["goals"] = {name: judge(result["measured"][name]["median"], "≤", goal) for name, goal in GOALS.items()}
+    write_results("registry_speed", result, options)
+    print(f"start-up {result['measured']['start-up']['median']:.3f} s")
+    print_goals(result["goals"])
 
 
 def one_round(root: Path, number: int) -> dict[str, tuple[float, float]]:
@@ -109,19 +107,19 @@ def timed(root: Path, *arguments: str) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def make_project(root: Path) -> None:
+def make_project(root: Path, models: int = MODELS, versions: int = VERSIONS, commits: int = COMMITS) -> None:
     """A DVC project whose registry is large, and whose history is long and moves labels."""
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc/config").write_text("")
     (root / ".dvc/.gitignore").write_text("/tmp\n/cache\n")
     (root / "params.yaml").write_text(GATE)
     git(root, "init", "-q", "-b", "main")
-    for number in range(MODELS):
+    for number in range(models):
         folder = root / f"registry/app_{number // 20:02}/model_{number % 20:02}"
         folder.mkdir(parents=True)
-        for version in range(1, VERSIONS + 1):
+        for version in range(1, versions + 1):
             (folder / f"v{version}.yaml").write_text(version_text(number, version))
-        (folder / "model.yaml").write_text(model_text(number, VERSIONS - 1))
+        (folder / "model.yaml").write_text(model_text(number, versions - 1, versions))
     old = time.time() - 3600
     for path in [*(root / "registry").rglob("*.yaml"), root / "params.yaml", root / ".dvc/config"]:
         os.utime(path, (old, old))
@@ -129,10 +127,10 @@ def make_project(root: Path) -> None:
     stream = subprocess.Popen(["git", "-C", str(root), "fast-import", "--quiet"], stdin=subprocess.PIPE)
     assert stream.stdin is not None
     tree = subprocess.run(["git", "-C", str(root), "write-tree"], capture_output=True, text=True, check=True).stdout
-    for number in range(COMMITS):
+    for number in range(commits):
         when = 1_577_836_800 + number * 3600  # from 2020 on, an hour apart
-        model = number % MODELS
-        text = model_text(model, 1 + number % VERSIONS).encode()
+        model = number % models
+        text = model_text(model, 1 + number % versions, versions).encode()
         place = f"registry/app_{model // 20:02}/model_{model % 20:02}/model.yaml"
         start = f"M 040000 {tree.strip()} \n" if number == 0 else ""
         command = (
@@ -162,9 +160,9 @@ def version_text(model: int, version: int) -> str:
     )
 
 
-def model_text(model: int, version: int) -> str:
+def model_text(model: int, version: int, versions: int) -> str:
     """A model's file."""
-    aliases = f"aliases:\n  production: v{version}\n  staging: v{version + 1 if version < VERSIONS else 1}\n"
+    aliases = f"aliases:\n  production: v{version}\n  staging: v{version + 1 if version < versions else 1}\n"
     return f"schema: 1\ndescription: Model {model}\ncurrent: v{version}\n{aliases}"
 
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from harness import judge, machine, print_goals, versions, write_results
+from harness import judge, machine, print_goals, quantity, reducible, versions, write_results
 
 TOOLS = Path(sys.executable).parent
 REPOSITORY = Path(__file__).parent.parent
@@ -43,7 +43,8 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that is not counted")
-    options = parser.parse_args()
+    parser.add_argument("--many", type=int, default=MANY_EXPERIMENTS, help="experiments of the page that is opened")
+    options = reducible(parser, rounds=2, many=50)
     base = base_commit()
     over: dict[str, list[float]] = {name: [] for name in GOALS}
     processors: dict[str, list[float]] = {name: [] for name in GOALS}
@@ -71,7 +72,7 @@ def main() -> None:
                 for name, (seconds, busy) in measured.items():
                     over[name].append(seconds - wall)
                     processors[name].append(busy - used)
-        clicks = first_clicks(make_experiments(place / "many", MANY_EXPERIMENTS), options.rounds)
+        clicks = first_clicks(make_experiments(place / "many", options.many), options.rounds)
     goals = {name: judge(round(median(over[name]), 3), "≤", goal) for name, goal in GOALS.items()}
     if clicks:
         goals["first click on a page"] = judge(round(median(clicks), 3), "≤", CLICK_SECONDS)
@@ -79,16 +80,16 @@ def main() -> None:
         "what": "wall seconds over start-up; of a page from its opening to its first answer to a click",
         "machine": machine(),
         "versions": versions("matplotlib"),
-        "rounds": options.rounds,
         "base": base,
-        "start_up_seconds": round(median(start_up), 4),
-        "over_start_up_seconds": {name: round(median(seconds), 4) for name, seconds in over.items()},
-        "worst": {name: round(max(seconds), 4) for name, seconds in over.items()},
-        "processor_seconds_over_start_up": {name: round(median(busy), 4) for name, busy in processors.items()},
-        "first_click_seconds": [round(seconds, 3) for seconds in clicks],
+        "measured": {
+            "start-up": quantity(start_up, "s"),
+            **{name: quantity(seconds, "s over start-up") for name, seconds in over.items()},
+            **{f"{name}, on processors": quantity(busy, "s over start-up") for name, busy in processors.items()},
+            **({"first click on a page": quantity(clicks, "s")} if clicks else {}),
+        },
         "goals": goals,
     }
-    write_results("report_speed", result)
+    write_results("report_speed", result, options)
     print(f"start-up {median(start_up):.3f} s")
     print_goals(goals)
 

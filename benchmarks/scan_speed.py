@@ -18,12 +18,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from harness import forget, machine, versions, write_results
+from harness import forget, judge, machine, print_goals, quantity, reducible, versions, write_results
 
 GOAL_SECONDS = 0.8
 GOAL_RATIO = 4.0
@@ -39,29 +38,30 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=100, help="how many of them are checkpoints")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians count")
     parser.add_argument("--folder", type=Path, help="where the tree is made; the system's temporary one if not given")
-    options = parser.parse_args()
+    options = reducible(parser, files=20_000, rounds=3)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         root = Path(name) / "project"
         make_tree(root, options.files, options.checkpoints)
-        result = measure(root, options.rounds)
-    ratio = result["seconds"]["dvc status, warm"] / result["seconds"]["scan, warm"]
+        times = measure(root, options.rounds)
+    warm = quantity(times["scan, warm"], "s", {"dvc status": times["dvc status, warm"]})
+    theirs = warm["peers"]["dvc status"]
+    faster = round(theirs["median"] / warm["median"], 2)
     result = {
-        "what": "whole processes on one tree, medians of rounds in turn",
+        "what": "wall seconds of whole processes on one tree, in turn",
         "machine": machine(),
         "versions": versions("dvc"),
         "files": options.files,
         "checkpoints": options.checkpoints,
-        "rounds": options.rounds,
-        **result,
-        "ratios": {"dvc status / scan, warm": round(ratio, 2)},
-        "goal": {"scan, warm, seconds": GOAL_SECONDS, "dvc status / scan, warm": GOAL_RATIO},
+        "measured": {"scan, cold": quantity(times["scan, cold"], "s"), "scan, warm": warm},
+        "goals": {
+            "scan, warm, seconds": judge(warm["median"], "≤", GOAL_SECONDS),
+            "dvc status ÷ scan, warm": judge(faster, "≥", GOAL_RATIO),
+        },
     }
-    write_results("scan_speed", result)
-    for what, taken in result["seconds"].items():
-        print(f"{what:20} {taken:7.3f} s  ({result['range'][what][0]:.3f}–{result['range'][what][1]:.3f})")
-    warm = result["seconds"]["scan, warm"]
-    print(f"goal {GOAL_SECONDS} s: {'met' if warm <= GOAL_SECONDS else 'not met'}")
-    print(f"dvc status / scan, warm: {ratio:.1f}; goal {GOAL_RATIO}: {'met' if ratio >= GOAL_RATIO else 'not met'}")
+    write_results("scan_speed", result, options)
+    for what, taken in (*result["measured"].items(), ("dvc status, warm", theirs)):
+        print(f"{what:20} {taken['median']:7.3f} s  ({taken['min']:.3f}–{taken['max']:.3f})")
+    print_goals(result["goals"])
 
 
 def make_tree(root: Path, files: int, checkpoints: int) -> None:
@@ -110,8 +110,8 @@ def write_checkpoints(root: Path, count: int) -> None:
         previous = path
 
 
-def measure(root: Path, rounds: int) -> dict[str, dict[str, float | tuple[float, float]]]:
-    """Median seconds and range of each way, taken in turn."""
+def measure(root: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, taken in turn."""
     tools = Path(sys.executable).parent
     scan, status = [str(tools / "holdfast"), "scan", "--json"], [str(tools / "dvc"), "status", "-q"]
     times: dict[str, list[float]] = {"scan, cold": [], "scan, warm": [], "dvc status, warm": []}
@@ -124,10 +124,7 @@ def measure(root: Path, rounds: int) -> dict[str, dict[str, float | tuple[float,
         timed(scan, root)
         times["scan, warm"].append(timed(scan, root))
         times["dvc status, warm"].append(timed(status, root))
-    return {
-        "seconds": {what: round(median(taken), 3) for what, taken in times.items()},
-        "range": {what: (round(min(taken), 3), round(max(taken), 3)) for what, taken in times.items()},
-    }
+    return times
 
 
 def timed(command: list[str], root: Path) -> float:

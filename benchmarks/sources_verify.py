@@ -15,11 +15,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from harness import judge, machine, print_goals, versions, write_results
+from harness import judge, machine, print_goals, quantity, reducible, versions, write_results
 from test_data_sources_verify import DOMAINS, SOURCES, make_entries, plant, run_counted, track_all, write_catalogue
 from worlds import World, make_repository
 
@@ -31,7 +30,7 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one that is not counted")
-    options = parser.parse_args()
+    options = reducible(parser, rounds=2)
     times: dict[str, list[tuple[float, float]]] = {"verify": [], "start-up": []}
     with tempfile.TemporaryDirectory() as folder:
         world = make_repository(Path(folder))
@@ -42,13 +41,10 @@ def main() -> None:
         for _ in range(1 + options.rounds):
             times["verify"].append(verify(world, len(faults)))
             times["start-up"].append(timed(world, "version")[:2])
-    figures = {
-        name: {
-            "processor_seconds": round(median(seconds for seconds, _ in pairs[1:]), 3),
-            "seconds": round(median(seconds for _, seconds in pairs[1:]), 3),
-        }
-        for name, pairs in times.items()
-    }
+    measured = {}
+    for name, pairs in times.items():
+        measured[f"{name}, on processors"] = quantity([seconds for seconds, _ in pairs[1:]], "s")
+        measured[name] = quantity([seconds for _, seconds in pairs[1:]], "s")
     slowest = max(seconds for seconds, _ in times["verify"][1:])
     goals = {"slowest verify, seconds on processors": judge(round(slowest, 3), "≤", GOAL)}
     write_results(
@@ -60,13 +56,13 @@ def main() -> None:
             "sources": SOURCES,
             "domains": len(DOMAINS),
             "faults": len(faults),
-            "rounds": options.rounds,
-            "median": figures,
+            "measured": measured,
             "goals": goals,
         },
+        options,
     )
-    for name, figure in figures.items():
-        print(f"{name:10} {figure['processor_seconds']:.2f} s on processors, {figure['seconds']:.2f} s on the clock")
+    for name, figures in measured.items():
+        print(f"{name:24} {figures['median']:.2f} s")
     print_goals(goals)
 
 

@@ -11,9 +11,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
-from harness import machine, versions, write_results
+from harness import judge, machine, print_goals, quantity, reducible, versions, write_results
 
 TOOLS = Path(sys.executable).parent
 GOAL = 0.6
@@ -23,28 +22,26 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="timed pairs, after one that is not counted")
-    options = parser.parse_args()
+    options = reducible(parser, rounds=9)
     times: dict[str, list[float]] = {"holdfast": [], "dvc": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(1 + options.rounds):
             for tool, seconds in times.items():
                 seconds.append(seconds_of(tool, folder))
-    ratios = [ours / theirs for ours, theirs in zip(times["holdfast"][1:], times["dvc"][1:], strict=True)]
+    found = quantity(times["holdfast"][1:], "s", {"dvc --help": times["dvc"][1:]})
+    theirs = found["peers"]["dvc --help"]
+    ratio = theirs["ratio"]
     result = {
         "what": "wall seconds of TOOL --help, pairs in turn",
         "machine": machine(),
         "versions": versions("dvc"),
-        "rounds": options.rounds,
-        "median_seconds": {tool: round(median(seconds[1:]), 4) for tool, seconds in times.items()},
-        "ratio": {"min": min(ratios), "median": median(ratios), "max": max(ratios)},
-        "goal": GOAL,
+        "measured": {"holdfast --help": found},
+        "goals": {"holdfast --help ÷ dvc --help": judge(ratio["median"], "≤", GOAL)},
     }
-    write_results("startup", result)
-    print(
-        f"holdfast --help {median(times['holdfast'][1:]):.3f} s, dvc --help {median(times['dvc'][1:]):.3f} s; "
-        f"ratio {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), goal {GOAL}: "
-        f"{'met' if median(ratios) <= GOAL else 'not met'}"
-    )
+    write_results("startup", result, options)
+    print(f"holdfast --help {found['median']:.3f} s, dvc --help {theirs['median']:.3f} s")
+    print(f"ratio {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+    print_goals(result["goals"])
 
 
 def seconds_of(tool: str, folder: str) -> float:

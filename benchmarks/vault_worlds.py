@@ -77,9 +77,9 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def timed(world: World, *command: str) -> float:
-    """Seconds that a whole process takes which must succeed; ``command`` begins with ``dvc`` or ``holdfast``."""
-    words, variables = [str(TOOLS / command[0]), *command[1:]], environment(world.home)
+def timed(world: World, *command: str, **variables: str) -> float:
+    """Seconds that a whole process takes which must succeed; ``variables`` are put into its environment."""
+    words, variables = list(command), environment(world.home) | variables
     start = time.perf_counter()
     # not by worlds.run(), for which another process has imported DVC already
     done = subprocess.run(words, cwd=world.folder, env=variables, capture_output=True, text=True, check=False)

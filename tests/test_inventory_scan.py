@@ -17,15 +17,17 @@ from cleanup_world import WORLDS, Arguments, plant_cleanup, write
 from holdfast.errors import UsageError
 from holdfast.formats import cache as caches
 from holdfast.formats.cache import DigestCache
-from holdfast.inventory import references
+from holdfast.inventory import ref_families, references
 from holdfast.inventory.config import ConfigError
 from holdfast.inventory.models import ModelFile, ScanReport
 from holdfast.inventory.ref_families import name_families
 from holdfast.inventory.ref_memory import ReferenceMemory
 from holdfast.inventory.references import find_references
 from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
-from holdfast.inventory.scan_files import choose
+from holdfast.inventory.scan_files import choose, find_models
 from holdfast.inventory.scan_judge import Registered
+from holdfast.inventory.scan_status import find_rivals
+from holdfast.inventory.tree import walk_files
 from worlds import World, make_home, make_repository
 
 LATER_NS = 2**62
@@ -123,6 +125,23 @@ def test_families_of_other_things_are_no_rivals(tmp_path: Path) -> None:
     report = scan(tmp_path)
     assert report.rivalries == []
     assert {model.status for model in report.models} == {"primary"}
+
+
+def test_a_rival_of_two_groups_joins_the_first() -> None:
+    parts = {"m/*_a.pt": "xy", "m/*_b.pt": "vw", "m/*_c.pt": "xv", "m/*_d.pt": "pqrst", "m/*_e.pt": "p"}
+    families = {family: [family.replace("*", part) for part in parts[family]] for family in parts}
+    assert find_rivals(families) == [["m/*_a.pt", "m/*_c.pt"]]
+    families["m/*_e.pt"] = ["m/p_e.pt", "m/q_e.pt"]
+    assert find_rivals(families) == [["m/*_a.pt", "m/*_c.pt"], ["m/*_d.pt", "m/*_e.pt"]]
+
+
+def test_families_do_not_depend_on_what_a_sieve_lets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [f"o/{day}_{hour}/{name}_{kind}.pt" for day in (1, 2) for hour in "ab" for name in "xyz" for kind in "pqr"]
+    paths += [f"{name}/best_{name}.pt" for name in ("one", "two", "three_four")]
+    families = name_families(paths)
+    assert len(set(families.values())) == 9
+    monkeypatch.setattr(ref_families, "SLOTS", 0)  # it lets all through
+    assert name_families(paths) == families
 
 
 def test_an_old_script_counts_where_it_lies_nowhere_else(tmp_path: Path) -> None:
@@ -442,6 +461,21 @@ def test_an_unreadable_folder_is_a_note(tmp_path: Path) -> None:
             assert report.notes == ("closed: Permission denied",)
     finally:
         closed.chmod(0o755)
+
+
+@pytest.mark.parametrize("nbytes", [1000, 5_000_000])
+def test_a_file_that_goes_meanwhile_is_a_note(tmp_path: Path, nbytes: int) -> None:
+    for name in ("a", "b", "c"):
+        save_file({"w": np.zeros(nbytes, np.uint8)}, tmp_path / f"{name}.safetensors")
+    files = list(walk_files(tmp_path, []))
+    for file in files:
+        file.entry.stat(follow_symlinks=False)  # it remembers what it was
+    (tmp_path / "b.safetensors").unlink()
+    notes: list[str] = []
+    found = find_models(files, DigestCache(None), notes)
+    assert [item.label for item in found] == ["a.safetensors", "c.safetensors"]
+    assert all(item.digests.weights for item in found)
+    assert notes == ["b.safetensors: No such file or directory"]
 
 
 def test_json_is_stable(tmp_path: Path) -> None:

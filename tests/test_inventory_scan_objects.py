@@ -4,6 +4,8 @@ import io
 import json
 import shutil
 import subprocess
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,17 @@ import pytest
 import torch
 from safetensors.numpy import save as save_safetensors
 
-from holdfast.formats.cache import DigestCache
+from holdfast.executor.local import LocalExecutor
+from holdfast.inventory import scan_listing
 from holdfast.inventory.models import ScanReport
 from holdfast.inventory.scan_judge import Registered
+from holdfast.inventory.scan_listing import list_models
 from holdfast.inventory.scan_objects import scan_store
+from holdfast.inventory.tree import Excludes
 from holdfast.objectstore.folder import FolderStore
 from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.store import ObjectStore
+from proxy import proxy
 from servers import S3Server
 from worlds import World, environment, make_repository, run
 
@@ -49,8 +55,19 @@ def store(s3_server: S3Server, s3_folder: str) -> ObjectStore:
     return store
 
 
-def scan(store: ObjectStore, **options: object) -> ScanReport:
-    return scan_store(store, DigestCache(None), **options)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Opened:
+    """The place of a store that is open here."""
+
+    store: object
+
+    def open(self) -> ObjectStore:
+        return self.store  # type: ignore[return-value]
+
+
+def scan(store: object, folder: Path | None = None, **options: object) -> ScanReport:
+    with tempfile.TemporaryDirectory() as own:
+        return scan_store(Opened(store), LocalExecutor(2), folder or Path(own), **options).report  # type: ignore[arg-type]
 
 
 def test_what_is_in_a_bucket(store: ObjectStore, tmp_path: Path) -> None:
@@ -74,6 +91,36 @@ def test_what_is_in_a_bucket(store: ObjectStore, tmp_path: Path) -> None:
     assert report.root == store.url
 
 
+def test_a_large_bucket_is_listed_by_its_folders(store: ObjectStore, s3_server: S3Server, s3_folder: str) -> None:
+    for key in ("top.pt", "models/deep/er/x.pt", "models2/y.pt"):
+        store.put(key, b"x" * 100)
+    serial = list_models(store, Excludes(("*b_best*",)))
+    assert serial[0] == 12
+    assert all(item.etag for item in serial[1])
+    assert [item.key for item in serial[1]] == sorted(item.key for item in serial[1])
+    with proxy(s3_server.port) as link:
+        spread = list_models(
+            open_store(s3_folder, s3_server.options(link.endpoint)), Excludes(("*b_best*",)), serial_objects=3
+        )
+        folders = {request.query.get("prefix", "").rpartition("/")[0].rpartition("/")[2] for request in link.requests}
+    assert spread == serial
+    assert {"backup", "files", "models", "models2"} <= folders
+
+
+def test_folders_below_single_folders_and_too_many_of_them(s3_server: S3Server, s3_folder: str) -> None:
+    store = open_store(s3_folder, s3_server.options())
+    keys = [f"a/b/run_{number}/x.pt" for number in range(6)] + ["a/b/y.pt", "a/z.pt"]
+    for key in keys:
+        store.put(key, b"x" * 100)
+    for most, runs in ((6, 6), (5, 0)):
+        with proxy(s3_server.port) as link, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scan_listing, "MAX_FOLDERS", most)
+            found = list_models(open_store(s3_folder, s3_server.options(link.endpoint)), Excludes(), serial_objects=2)
+            prefixes = [request.query.get("prefix", "") for request in link.requests]
+        assert [item.key for item in found[1]] == sorted(keys)
+        assert sum("run_" in prefix for prefix in prefixes) == runs
+
+
 def test_headers_alone_are_read(store: ObjectStore) -> None:
     class Counting:
         """Passes everything on, and counts the bytes of ranges."""
@@ -88,7 +135,7 @@ def test_headers_alone_are_read(store: ObjectStore) -> None:
             return store.get_range(key, offset, count, etag=etag)
 
     counting = Counting()
-    assert len(scan(counting).models) == 6  # type: ignore[arg-type]
+    assert len(scan(counting).models) == 6
     assert 0 < counting.bytes < 1_000_000
 
 
@@ -98,11 +145,10 @@ def test_the_second_look_asks_for_the_listing_alone(store: ObjectStore, tmp_path
             self.url = store.url
             self.list_objects = store.list_objects
 
-    with DigestCache(tmp_path / "d.sqlite") as cache:
-        first = scan_store(store, cache)
-        assert scan_store(Listing(), cache).to_json() == first.to_json()  # type: ignore[arg-type]
-        store.put("models/b_best.pt", torch_bytes(9, 77))
-        changed = {model.path: model.parameters for model in scan_store(store, cache).models}
+    first = scan(store, tmp_path)
+    assert scan(Listing(), tmp_path).to_json() == first.to_json()
+    store.put("models/b_best.pt", torch_bytes(9, 77))
+    changed = {model.path: model.parameters for model in scan(store, tmp_path).models}
     assert changed["models/b_best.pt"] == 77
 
 
@@ -130,7 +176,7 @@ def test_what_is_deleted_meanwhile_is_a_note(store: ObjectStore) -> None:
         def list_objects(self) -> object:
             return iter(listed)
 
-    report = scan(Late())  # type: ignore[arg-type]
+    report = scan(Late())
     assert "models/b_best.pt" not in {model.path for model in report.models}
     assert [note.partition(":")[0] for note in report.notes] == ["models/b_best.pt"]
 

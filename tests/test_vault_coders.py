@@ -5,30 +5,44 @@ import io
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from blake3 import blake3
 
+from holdfast.errors import HoldfastError
 from holdfast.formats.source import MemorySource
 from holdfast.objectstore.opening import open_store
-from holdfast.vault import coders, encoding, small_files
+from holdfast.vault import coders, encoding, session, small_files
 from holdfast.vault.codec import decode, encode
 from holdfast.vault.codec_elements import CODES, Array, Element
 from holdfast.vault.codec_loops import Order
 from holdfast.vault.codec_numpy import NumpyLoops
 from holdfast.vault.coders import Coders, serve
+from holdfast.vault.reading import blob_id
 from holdfast.vault.recent import RecentFiles
+from holdfast.vault.records import ConflictError
 from holdfast.vault.repository import init_vault
-from holdfast.vault.session import FileToPut
-from holdfast.vault.small_files import SMALL_BYTES
+from holdfast.vault.segment import CONDEMNED, write_condemned
+from holdfast.vault.session import FileToPut, Session
+from holdfast.vault.small_files import (
+    BUNDLE_BYTES,
+    SMALL_BYTES,
+    Answer,
+    Asked,
+    answer_of,
+    answer_to,
+    request_of,
+)
 from holdfast.vault.split import Piece
 from vaults import all_is_well, bf16_history, keys, noise, oid_of, session_name
 
 NUMBERS = np.random.default_rng(1).normal(0, 0.02, 50_000).astype(np.float32)
 DATA, BASE = NUMBERS.tobytes(), (NUMBERS + np.float32(1e-5)).tobytes()
 HALF = NUMBERS.astype(np.float16).tobytes()
+RUN = f"runs:{'a' * 64}/{'b' * 64}"
 
 
 def ready(made: Coders, count: int) -> Coders:
@@ -175,68 +189,166 @@ def test_a_session_puts_the_same_packs_with_them(monkeypatch: pytest.MonkeyPatch
     assert found[0] == found[1]
 
 
+def asked_of(folder: Path, contents: Mapping[str, bytes]) -> list[Asked]:
+    """The contents as files, and what asks for them."""
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    return [(oid_of(data), b"", folder / name) for name, data in contents.items()]
+
+
 def test_small_files_are_read_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = {
         "empty": b"",
         "one\nline": b"text",
-        "images/ä": noise(4096, 1),
+        "images/\udce4\udcff": noise(4096, 1),
         "largest": noise(SMALL_BYTES, 2),
         "too large": noise(SMALL_BYTES + 1, 3),
-        "after": b"after the limit of an answer",
+        "known": b"of which the digest is known",
+        "damaged": b"is not what its name says",
+        "after": b"after the others",
     }
-    (tmp_path / "images").mkdir()
-    for name, data in contents.items():
-        (tmp_path / name).write_bytes(data)
-    names = [*contents, "nowhere", "images"]
-    paths: list[str | Path] = [tmp_path / name if name != "empty" else str(tmp_path / name) for name in names]
+    asked = asked_of(tmp_path, contents)
+    asked[5] = (asked[5][0], blake3(contents["known"]).digest(), str(asked[5][2]))
+    asked[6] = (oid_of(b"something else"), b"", asked[6][2])
+    (tmp_path / "lines").write_bytes(b"two\r\nlines")
+    lines = f"md5-dos2unix:{hashlib.md5(b'two' + bytes([10]) + b'lines').hexdigest()}"
+    asked += [
+        (oid_of(b""), b"", tmp_path / "nowhere"),
+        (oid_of(b""), b"", tmp_path / "images"),
+        (lines, b"", tmp_path / "lines"),
+        (lines, blake3(b"two" + bytes([10]) + b"lines").digest(), tmp_path / "lines"),
+        (RUN, b"", tmp_path / "after"),
+    ]
+    taken = [data for name, data in contents.items() if name not in ("too large", "damaged")]
+    taken += [b"two\r\nlines", contents["after"]]
     made = ready(Coders(1), 1)
     try:
-        found = dict(zip(names, made.read(paths), strict=True))
-        assert [name for name in names if found[name] is None] == ["too large", "nowhere", "images"]
-        for name, small in found.items():
-            if small is not None:
-                assert small.data == contents[name]
-                assert small.hexdigest() == hashlib.md5(contents[name]).hexdigest()
-                assert small.digest == blake3(contents[name]).digest()
+        files, groups = made.read(asked, 0)
+        assert [number for number, found in enumerate(files) if found is None] == [4, 6, 8, 9, 11]
+        assert [found for found in files if found] == [(len(data), blake3(data).digest()) for data in taken]
+        assert [group[:3] for group in groups] == [(13, sum(map(len, taken)), b"")]
+        assert groups[0].data == b"".join(taken)
         assert made._free.qsize() == 1
+        nobody = Answer([None] * len(asked), [])
         made._all[0].process.kill()
-        assert made.read(paths) == [None] * len(paths)  # and nobody else is there
+        assert made.read(asked, 0) == nobody  # and nobody else is there
         monkeypatch.setattr(coders, "_SOON_SECONDS", 0.01)
-        assert made.read(paths) == [None] * len(paths)
+        assert made.read(asked, 0) == nobody
     finally:
         made.close()
-    monkeypatch.setattr(small_files, "ANSWER_BYTES", SMALL_BYTES)
-    told = small_files.files_in(small_files.answer_to(small_files.request_of(paths)), len(paths))
-    assert [name for name, small in zip(names, told, strict=True) if small is None][0:2] == ["too large", "after"]
 
 
-def test_many_small_files_are_the_same_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def answer_about(asked: list[Asked], begun: int = 0) -> Answer:
+    return answer_of(memoryview(b"".join(answer_to(request_of(asked, begun)))))
+
+
+def test_small_files_are_put_together_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [noise(40_000, number) for number in range(60)]
+    asked = asked_of(tmp_path, {str(number): data for number, data in enumerate(files)})
+    full = -(-BUNDLE_BYTES // 40_000)
+    whole = b"".join(files[10 : 10 + full])
+    found, groups = answer = answer_about(asked, BUNDLE_BYTES - 400_000)
+    assert len(found) == 60
+    assert [group[:3] for group in groups] == [
+        (10, 400_000, b""),
+        (10 + full, len(whole), blob_id(whole)),
+        (60, (50 - full) * 40_000, b""),
+    ]
+    assert groups[0].data == b"".join(files[:10])
+    assert groups[1].data == encode(whole)
+    assert groups[2].data == b"".join(files[10 + full :])
+    assert answer.begun(BUNDLE_BYTES - 400_000) == groups[2].nbytes
+    assert answer_about(asked[:10], BUNDLE_BYTES - 400_000).begun(BUNDLE_BYTES - 400_000) == 0
+    assert answer_about(asked[:10], 7).begun(7) == 400_007
+    assert answer_about(asked[:full]).begun(0) == 0
+    assert answer_about([(oid_of(b"x"), b"", tmp_path / "0")], 7) == Answer([None], [])
+    assert Answer([None], []).begun(7) == 7
+    # the blob that makes an answer so long is the last one in it
+    monkeypatch.setattr(small_files, "ANSWER_BYTES", BUNDLE_BYTES)
+    found, groups = answer_about(asked)
+    assert (len(found), [group.stop for group in groups]) == (full, [full])
+
+
+@pytest.mark.parametrize("how", ["all together", "some at a time", "until they die"])
+def test_many_small_files_are_the_same_packs(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "WORTH_BYTES", 0)
     monkeypatch.setattr(coders.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(session, "FILES_A_LOOK", {"all together": 4000, "some at a time": 307}.get(how, 1000))
     files = [noise(1000 + number, number) for number in range(2500)]
+    files += [noise(60_000, number) for number in range(300)]  # more than is answered at a time
+    files[1200] = noise(SMALL_BYTES + 1, 1200)
+    files[1300] = b""
     wanted = [FileToPut(oid_of(data), tmp_path / str(number)) for number, data in enumerate(files)]
     for file, data in zip(wanted, files, strict=True):
         Path(file.path).write_bytes(data)
-    Path(wanted[7].path).write_bytes(files[7][:-1] + b"?")  # is not what its name says
+    (tmp_path / "again").write_bytes(files[7])
+    Path(wanted[7].path).write_bytes(files[7][:-1] + b"?")  # is not what its name says, but the next one of it is
+    wanted.append(FileToPut(oid_of(files[7]), tmp_path / "again"))
+    (tmp_path / "run").write_bytes(b"has no md5 in its name")
+    wanted.insert(2450, FileToPut(RUN, tmp_path / "run"))
     Path(wanted[2400].path).unlink()
     found = []
     for expected in (False, True):
         failed: dict[str, str] = {}
+        told: list[tuple[str, int]] = []
         store = open_store("memory://")
-        with init_vault(store, None, vault_id="ab" * 16, jobs=2) as vault, vault.session(session_name(1)) as session:
+        with init_vault(store, None, vault_id="ab" * 16, jobs=2) as vault, vault.session(session_name(1)) as visit:
             if expected:
-                session.expect(sum(map(len, files)), len(files))
-                assert session._encoder._coders is not None
-                ready(session._encoder._coders, 2)
-            put = session.put_many([*wanted, wanted[3]], lambda oid, error, into=failed: into.update({oid: str(error)}))
-            assert put == len(files) - 2
-            session.commit()
+                visit.expect(sum(map(len, files)), len(files))
+                assert visit._encoder._coders is not None
+                ready(visit._encoder._coders, 2)
+
+            def put(oid: str, size: int, into: list[tuple[str, int]] = told, visit: Session = visit) -> None:
+                into.append((oid, size))
+                if how == "until they die" and len(into) == 800 and visit._encoder._coders is not None:
+                    for coder in visit._encoder._coders._all:
+                        coder.process.kill()
+
+            fail = lambda oid, error, into=failed: into.update({oid: str(error)})  # noqa: E731
+            assert visit.put_many([*wanted, wanted[3]], fail, put) == len(files)
+            statistics = visit.commit()
         assert failed.keys() == {wanted[7].oid, wanted[2400].oid}
         assert "has the md5" in failed[wanted[7].oid]
         assert "No such file" in failed[wanted[2400].oid]
-        all_is_well(store, [data for number, data in enumerate(files) if number not in (7, 2400)])
+        there = [data for number, data in enumerate(files) if number != 2400]
+        assert sorted(told) == sorted([*((oid_of(data), len(data)) for data in there), (RUN, 22), (wanted[3].oid, 0)])
+        assert (statistics.files, statistics.skipped) == (len(there) + 1, 1)
+        all_is_well(store, there[::20])
         found.append(keys(store, "packs"))
     assert found[0] == found[1]
+
+
+def test_small_files_have_one_content_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was condemned is put again, with the same content alone, whoever reads it."""
+    monkeypatch.setattr(encoding, "WORTH_BYTES", 0)
+    monkeypatch.setattr(coders.os, "cpu_count", lambda: 2)
+    name = f"md5-dos2unix:{hashlib.md5(b'two' + bytes([10]) + b'lines').hexdigest()}"
+    files = [FileToPut(name, tmp_path / "lines"), FileToPut(oid_of(b"more"), tmp_path / "more")]
+    (tmp_path / "lines").write_bytes(b"two\r\nlines")
+    (tmp_path / "more").write_bytes(b"more")
+    store = open_store("memory://")
+    with init_vault(store, None, jobs=2) as vault:
+        with vault.session(session_name(1)) as visit:
+            assert visit.put_many(files) == 2
+            visit.commit()
+        with vault.session() as visit:
+            assert visit.put_many(files) == 0
+        store.put(f"{CONDEMNED}/1", write_condemned(keys(store, "packs"), [session_name(1)]))
+        for content, put in ((b"two\nlines", 1), (b"two\r\nlines", 2)):
+            (tmp_path / "lines").write_bytes(content)
+            for read_elsewhere in (False, True):
+                failed: list[HoldfastError] = []
+                with vault.session(resume=False) as visit:
+                    if read_elsewhere:
+                        visit.expect(20, 2)
+                        assert visit._encoder._coders is not None
+                        ready(visit._encoder._coders, 2)
+                    assert visit.put_many(files, lambda _, error, into=failed: into.append(error)) == put
+                assert [type(error) for error in failed] == [ConflictError] * (2 - put)
+        (tmp_path / "lines").write_bytes(b"two\nlines")
+        with vault.session() as visit, pytest.raises(ConflictError):
+            visit.put_many(files)
 
 
 def test_the_last_files_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,20 @@
 """The local index: what it asks the bucket for, and that nothing depends on it."""
 
+import hashlib
 import os
 import sqlite3
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from faults import FaultyStore
+from faults import FaultyStore, Rule
 from holdfast.objectstore.opening import open_store
-from holdfast.objectstore.store import ObjectStore
+from holdfast.objectstore.store import ObjectStore, UnreachableError
+from holdfast.vault import index as index_module
 from holdfast.vault.index import Index
 from holdfast.vault.index_file import IndexFile, IndexFileError
+from holdfast.vault.index_runs import Run
 from holdfast.vault.listing import Listing
 from holdfast.vault.records import Entry, Recipe, RecipePiece, pack_pieces, unpack_pieces
 from holdfast.vault.repository import init_vault, open_vault
@@ -23,9 +26,14 @@ def pack_key(session: str) -> str:
     return f"packs/aa/{'aa' * 32}-{session}"
 
 
+def name_of(number: int) -> bytes:
+    """An id, as good as random, as those of blobs are."""
+    return hashlib.sha256(str(number).encode()).digest()
+
+
 def put_segment(store: ObjectStore, session: str, files: dict[str, int], entries: list[Entry] | None = None) -> None:
     """A segment of files with one piece each, of a blob of their number."""
-    names = {number: number.to_bytes(32, "big") for number in files.values()}
+    names = {number: name_of(number) for number in files.values()}
     places = [Entry(name, pack_key(session), 4, 10, 100, b"", 0, 0) for name in names.values()]
     recipes = [
         Recipe(oid, 50, names[number], "bytes", (RecipePiece(names[number], 0, 50, number),))
@@ -68,6 +76,38 @@ def test_only_new_segments_are_fetched(store: ObjectStore, tmp_path: Path) -> No
         each.close()
 
 
+def test_many_segments_are_asked_for_at_once(store: ObjectStore) -> None:
+    for number in range(32):
+        put_segment(store, session_name(number), {oid_of(bytes([number])): number})
+    meeting = threading.Barrier(16, timeout=20)
+
+    def meet() -> None:
+        meeting.wait()
+
+    slow = FaultyStore(store, [Rule("delay", frozenset({"get"}), key="index/")], meet)
+    assert len(opened(slow)._file.segments()) == 32
+
+
+def test_what_was_read_before_the_connection_broke_is_not_read_again(store: ObjectStore, tmp_path: Path) -> None:
+    for number in range(5):
+        put_segment(store, session_name(number), {oid_of(bytes([number])): number})
+    broken = FaultyStore(store, [Rule("refuse", key=f"index/{session_name(3)}")])
+    with pytest.raises(UnreachableError):
+        opened(broken, tmp_path / "index")
+    whole = FaultyStore(store)
+    index = opened(whole, tmp_path / "index")
+    assert sorted(fetched(whole)) == [f"index/{session_name(number)}" for number in (3, 4)]
+    assert len(list(index.oids())) == 5
+    index.close()
+
+
+def test_no_more_segments_at_once_than_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "GROUP_BYTES", 10)
+    monkeypatch.setattr(index_module, "GROUP_SEGMENTS", 3)
+    sizes = {"a": 4, "b": 6, "c": 1, "d": 30, "e": 2, "f": 2, "g": 2, "h": 2}
+    assert list(index_module._groups(sizes)) == [["a", "b"], ["c"], ["d"], ["e", "f", "g"], ["h"]]
+
+
 def test_a_segment_counts_only_while_it_is_listed(store: ObjectStore, tmp_path: Path) -> None:
     put_segment(store, session_name(1), {oid_of(b"a"): 1})
     put_segment(store, session_name(2), {oid_of(b"b"): 2})
@@ -77,7 +117,7 @@ def test_a_segment_counts_only_while_it_is_listed(store: ObjectStore, tmp_path: 
     assert index.existing([oid_of(b"a")])
     index.refresh()
     assert not index.existing([oid_of(b"a"), oid_of(b"b")])
-    assert not index.entries([(1).to_bytes(32, "big")])
+    assert not index.entries([name_of(1)])
     assert not index.packs()
     assert not list(index.all_entries())
     assert not index._file.segments()
@@ -104,19 +144,19 @@ def test_numbers_are_never_used_again(store: ObjectStore, tmp_path: Path) -> Non
 
 
 def test_many_at_once(store: ObjectStore) -> None:
-    files = {oid_of(str(number).encode()): number for number in range(1, 70_000)}
+    files = {oid_of(str(number).encode()): number for number in range(1, 35_000)}
     put_segment(store, session_name(1), files)
     index = opened(store)
     assert index.existing([*files, oid_of(b"x")]) == files.keys()
     assert index.standing(files) == files.keys()
     assert len(index.recipes(files)) == len(files)
-    assert len(index.entries([number.to_bytes(32, "big") for number in files.values()])) == len(files)
+    assert len(index.entries([name_of(number) for number in files.values()])) == len(files)
     assert sum(1 for _ in index.all_entries()) == len(files)
     assert sum(1 for _ in index.oids()) == len(files)
 
 
 def test_standing_follows_bases_to_the_last(store: ObjectStore) -> None:
-    names = [number.to_bytes(32, "big") for number in range(4)]
+    names = [name_of(number) for number in range(4)]
     for number in range(4):
         session = session_name(number)
         base = names[number - 1] if number else b""
@@ -144,7 +184,7 @@ def test_thorough_sees_what_was_lost_without_being_condemned(store: ObjectStore)
 
 
 def test_of_two_recipes_one_that_can_be_read(store: ObjectStore) -> None:
-    oid, name = oid_of(b"a"), (1).to_bytes(32, "big")
+    oid, name = oid_of(b"a"), name_of(1)
     for session, blob in ((session_name(1), b"x" * 32), (session_name(2), name), (session_name(3), b"y" * 32)):
         places = [Entry(name, pack_key(session), 4, 10, 100, b"", 0, 0)] if blob == name else []
         listing = Listing(places, [Recipe(oid, 50, name, "bytes", (RecipePiece(blob, 0, 50, 0),))], [True])
@@ -173,25 +213,46 @@ def test_a_file_that_tears_while_it_is_used(tmp_path: Path) -> None:
 def test_another_process_takes_in_a_segment_meanwhile(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes share the file; what one of them asks for in parts the other one changes between two of them."""
+    """Two processes share the file; what one of them asks for in parts the other one changes between two of them.
+
+    Blobs are asked for first, then the packs that they are in.
+    """
     put_segment(store, session_name(1), {oid_of(b"a"): 1})
     index, other = opened(store, tmp_path / "index"), opened(store, tmp_path / "index")
     store.put(f"condemned/{'0' * 32}", write_condemned([pack_key(session_name(9))], []))
     index.refresh()
-    real = IndexFile.pages
+    real = IndexFile.runs
 
-    def pages(file: IndexFile, *asked: Any) -> Any:
+    def runs(file: IndexFile) -> list[Run]:
         monkeypatch.undo()
+        found = real(file)
         put_segment(store, session_name(2), {oid_of(b"b"): 2})
         other.refresh()
-        return real(file, *asked)
+        return found
 
-    monkeypatch.setattr(IndexFile, "pages", pages)
+    def later(file: IndexFile) -> list[Run]:
+        monkeypatch.undo()
+        found = real(file)
+        store.delete(f"index/{session_name(1)}")
+        other.refresh()
+        return found
+
+    monkeypatch.setattr(IndexFile, "runs", runs)
     assert [entry.pack for entry in index.all_entries()] == [pack_key(session_name(1))]
     store.delete(f"index/{session_name(2)}")
     other.refresh()
-    monkeypatch.setattr(IndexFile, "pages", pages)
-    assert index.standing_entries([(1).to_bytes(32, "big")])
+    for asked in (
+        lambda: list(index.all_entries()),
+        lambda: index.standing_entries([name_of(1)]),
+        index.kinds,
+    ):
+        monkeypatch.setattr(IndexFile, "runs", runs)
+        assert asked()
+        assert IndexFile.runs is real  # it was asked for
+        store.delete(f"index/{session_name(2)}")
+        other.refresh()
+    monkeypatch.setattr(IndexFile, "runs", later)
+    assert not list(index.all_entries())  # what counts for one is gone for all
     for each in (index, other):
         each.close()
 

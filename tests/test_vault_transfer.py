@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from faults import FaultyStore, Rule
+from holdfast.objectstore.opening import open_store
+from holdfast.objectstore.store import StoreError
+from holdfast.vault.repository import init_vault, open_vault
+from holdfast.vault.segment import INDEX
+from holdfast.vault.session import FileToPut
 from servers import S3Server
+from vaults import all_is_well, keys, noise, oid_of
 from worlds import TOOLS, World, environment, make_repository
 
 
@@ -270,3 +277,50 @@ def test_many_small_files_are_few_objects(tmp_path: Path) -> None:
     other = clone(world, "other")
     other.holdfast("pull", "-r", url)
     assert files(other.root / "images") == files(world.root / "images")
+
+
+def test_what_was_not_committed_is_not_known(tmp_path: Path) -> None:
+    """Though this machine's index has taken it in by then."""
+    files = [noise(50_000, number) for number in range(40)]
+    oids = {oid_of(data) for data in files}
+    wanted = [FileToPut(oid_of(data), tmp_path / str(number)) for number, data in enumerate(files)]
+    for file, data in zip(wanted, files, strict=True):
+        Path(file.path).write_bytes(data)
+    store = open_store("memory://")
+    init_vault(store, None).close()
+    faulty = FaultyStore(store, [Rule("refuse", frozenset({"put_if_absent"}), at=1, key=INDEX)])
+    with open_vault(faulty, tmp_path / "cache", jobs=1) as vault, vault.session() as session:
+        assert session.put_many(wanted) == len(files)
+        with pytest.raises(StoreError):
+            session.commit()
+        assert vault.exists(oids) == set()
+    with open_vault(store, tmp_path / "cache", jobs=1) as vault:
+        assert vault.exists(oids) == set()
+    with open_vault(store, tmp_path / "cache", jobs=1) as vault, vault.session() as session:
+        assert session.put_many(wanted) == 0  # it goes on from the one that was interrupted
+        session.commit()
+        assert vault.exists(oids) == oids
+    with open_vault(store, tmp_path / "cache", jobs=1) as vault:
+        assert vault.exists(oids) == oids
+    all_is_well(store, files)
+
+
+def test_no_segment_before_its_packs(tmp_path: Path) -> None:
+    """The index on this machine takes in what is to be committed while the last packs are on their way."""
+    data = noise(50_000, 1)
+    (tmp_path / "file").write_bytes(data)
+    store = open_store("memory://")
+    init_vault(store, None).close()
+    faulty = FaultyStore(store, [Rule("refuse", frozenset({"put"}), key="packs")])
+    with open_vault(faulty, tmp_path / "cache", jobs=1) as vault, vault.session() as session:
+        session.put_many([FileToPut(oid_of(data), tmp_path / "file")])
+        with pytest.raises(StoreError):
+            session.commit()
+    assert keys(store, INDEX) == keys(store, "packs") == []
+    assert not any(verb == "put_if_absent" for verb, _ in faulty.calls)
+    with open_vault(store, tmp_path / "cache", jobs=1) as vault:
+        assert vault.exists([oid_of(data)]) == set()
+        with vault.session() as session:
+            assert session.put_many([FileToPut(oid_of(data), tmp_path / "file")]) == 1
+            session.commit()
+    all_is_well(store, [data])

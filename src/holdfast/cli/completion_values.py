@@ -234,6 +234,13 @@ def sources(context: click.Context, incomplete: str) -> Iterator[tuple[str, str]
 
 
 @_offer()
+def schedulers(_context: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """What runs tasks, where it is no address."""
+    yield "local", "processes of this machine"
+    yield "none", "threads of this process"
+
+
+@_offer()
 def schemas(context: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     """The words of commands that have a schema, one after the other."""
     from holdfast.cli.schema import commands_with_schema

@@ -12,6 +12,9 @@ from holdfast.cli.gc_text import chosen_objects, explained, plan_blocks
 from holdfast.cli.gc_world import request_of, scope_options, world_here
 from holdfast.cli.groups import Verb
 from holdfast.cli.output import Form, emit, form_options
+from holdfast.cli.schedulers import scheduler_option
+from holdfast.gc.plan import Plan
+from holdfast.gc.planned import PlannedObject
 from holdfast.gc.planning import make_plan
 
 
@@ -22,6 +25,7 @@ from holdfast.gc.planning import make_plan
 )
 @click.option("--only", type=click.Choice(["removed", "kept", "archived"]), help="List these objects alone.")
 @click.option("--explain", metavar="OID|PATH", help="Tell all that is known of an object, or of a path's objects.")
+@scheduler_option
 @form_options
 def plan(
     folders: Sequence[Path],
@@ -33,6 +37,7 @@ def plan(
     output: Path | None,
     only: str | None,
     explain: str | None,
+    scheduler: str | None,
     form: Form,
 ) -> None:
     """Show what could go and what stays, and why; deletes nothing.
@@ -47,9 +52,10 @@ def plan(
       holdfast gc plan --scope runs,workspace outputs
       holdfast gc plan --explain models/digits/classifier.safetensors
     """
-    # nothing here is garbage: Python's collector would walk over all names of all objects again and again
+    # nothing here is garbage: Python's collector would walk over all names of all objects again and again, and once
+    # more as it ends
     gc.disable()
-    with world_here() as world:
+    with world_here(scheduler) as world:
         request = request_of(world, folders, scopes, names, accept, ignore_run_cache=ignore_run_cache, offline=offline)
         result = make_plan(world, request, now=time.time())
     if output is not None:
@@ -58,9 +64,14 @@ def plan(
         objects = chosen_objects(result, explain)
         emit(form, result.to_json(objects) if form == "json" else {}, list(explained(objects, explain)))
         return
-    chosen = {"removed": result.removed, "kept": result.kept, "archived": result.archived}.get(
-        only or "", list(result.objects)
-    )
     # of a million objects the JSON alone takes a gigabyte
-    payload = result.to_json(chosen) if form == "json" else {}
+    payload = result.to_json(_chosen(result, only)) if form == "json" else {}
     emit(form, payload, list(plan_blocks(result, only, output)))
+
+
+def _chosen(plan: Plan, only: str | None) -> Sequence[PlannedObject]:
+    if only == "removed":
+        return plan.removed
+    if only == "archived":
+        return plan.archived
+    return plan.kept if only == "kept" else plan.objects

@@ -1,6 +1,5 @@
 """How a plan of a collection reads."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -65,18 +64,18 @@ REASONS = {
 def plan_blocks(plan: Plan, only: str | None, output: Path | None) -> Iterator[str | Table]:
     """The whole plan, or what goes, stays or is archived alone."""
     yield _sentence(plan)
-    if any(entry.reason == "undecided" for entry in plan.objects):  # else the doubts keep nothing
+    if any(total.reason == "undecided" for total in plan.totals):  # else the doubts keep nothing
         yield from (f"In doubt: {doubt.text}.\nWay out: {doubt.way_out}." for doubt in plan.doubts)
     if only in (None, "removed") and plan.removed:
         yield _objects("Could be removed", plan.removed)
     if only in (None, "archived") and plan.archived:
         yield _objects("Could be archived", plan.archived)
-    decisions = [entry for entry in plan.kept if entry.reason == "decision"]
+    decisions = [entry for entry in plan.lines if entry.kept and entry.reason == "decision"]
     if only is None and decisions:
         yield _objects("Need a decision: --accept PATTERN", decisions)
     if only == "kept" and plan.kept:
         yield _objects("Kept", plan.kept)
-    if only is None and plan.kept:
+    if only is None and any(total.kept for total in plan.totals):
         yield _totals(plan)
     if only is None:
         yield from _hints(plan, output)
@@ -129,23 +128,23 @@ def dollars(count: int) -> str:
 
 
 def _sentence(plan: Plan) -> str:
-    if not plan.objects:
+    if not plan.totals:
         scopes = " and ".join(sorted({_where(scope, "").strip() for scope in plan.request.scopes}))
         empty = "the local cache is empty" if scopes == SCOPES["cache"] else f"nothing was found in {scopes}"
         return f"There is nothing to remove: {empty}."
-    total, going = plan.objects, [*plan.removed, *plan.archived]
-    everything = f"{plural(len(total), 'object')} ({human_bytes(_bytes(total))})"
+    count, going = sum(total.objects for total in plan.totals), [*plan.removed, *plan.archived]
+    everything = f"{plural(count, 'object')} ({human_bytes(sum(total.bytes for total in plan.totals))})"
     if not going:
-        undecided = any(entry.reason == "undecided" for entry in total)
+        undecided = any(total.reason == "undecided" for total in plan.totals)
         return f"Nothing to remove: {'no object of' if undecided else 'something keeps all of'} the {everything}" + (
             " is surely unused." if undecided else "."
         )
     size = sum(entry.frees for entry in going)
     stored = sum(entry.frees for entry in going if entry.scope in ("remote", "vault"))
     cost = f" That is {dollars(stored)} a month on R2." if stored else ""
-    whole, verb = human_bytes(sum(entry.frees for entry in total)), "is" if len(going) == 1 else "are"
+    whole, verb = human_bytes(sum(total.frees for total in plan.totals)), "is" if len(going) == 1 else "are"
     return (
-        f"{len(going):,} of {plural(len(total), 'object')} ({human_bytes(size)} of {whole}) {verb} needed by nothing "
+        f"{len(going):,} of {plural(count, 'object')} ({human_bytes(size)} of {whole}) {verb} needed by nothing "
         f"and could go.{cost}"
     )
 
@@ -253,6 +252,8 @@ def _last(entry: PlannedObject) -> str:
 def _cut(path: str) -> str:
     if not sys.stdout.isatty():
         return path
+    import shutil  # imported here: it takes 1 ms, and most plans list nothing
+
     limit = max(NAME_MIN_CHARACTERS, shutil.get_terminal_size().columns - ROW_CHARACTERS)
     if len(path) <= limit:
         return path

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from holdfast.cli.caches import digest_cache, reference_memory
 from holdfast.errors import UsageError
 from holdfast.gc.plan import Request
 from holdfast.gc.planned import SCOPES, Scope
-from holdfast.gc.world import Remote, World
+from holdfast.gc.world import FOLDERS, Remote, World
 from holdfast.repo.dvc import default_remote, local_cache, remotes
 from holdfast.repo.workspace import Project, find_project
 
 if TYPE_CHECKING:
+    from holdfast.executor.executor import Executor
     from holdfast.vault.repository import Vault
 
 JOBS = 16
@@ -26,13 +27,17 @@ Command = Callable[..., Any]
 
 
 @contextmanager
-def world_here() -> Iterator[World]:
+def world_here(scheduler: str | None = None) -> Iterator[World]:
     """The project around the working directory, with its stores; closed in the end.
+
+    Args:
+        scheduler: what lists remotes, as given with `holdfast.cli.schedulers.scheduler_option`.
 
     Raises:
         NotARepositoryError: there is none.
     """
     with world_of(find_project(Path.cwd())) as world:
+        world.open_executor = lambda: _open_executor(scheduler)
         yield world
 
 
@@ -151,9 +156,17 @@ def _open_vault(project: Project, name: str) -> "Vault":
     return open_project_vault(project, name or None, jobs=JOBS)
 
 
+def _open_executor(scheduler: str | None) -> "AbstractContextManager[Executor]":
+    from holdfast.cli.schedulers import tasks  # likewise
+
+    return tasks(scheduler, FOLDERS)
+
+
 def _open_remote(project: Project, name: str) -> Remote:
-    from holdfast.cli.naming import open_objects  # likewise
+    from holdfast.cli.naming import open_objects, store_options  # likewise
+    from holdfast.objectstore.address import StoreAddress
     from holdfast.objectstore.location import is_url
+    from holdfast.objectstore.opening import open_store
 
     sections = remotes(project.root)
     if name not in sections:
@@ -169,4 +182,7 @@ def _open_remote(project: Project, name: str) -> Remote:
             f"the DVC remote {name} is the folder {folder}, which does not exist",
             hint="Mount it, or name another one: -r NAME",
         )
-    return Remote(name, open_objects(url if folder is None else str(folder)), folder)
+    if folder is not None:
+        return Remote(name, open_objects(str(folder)), folder)
+    address = StoreAddress(url, store_options(url))
+    return Remote(name, open_store(url, address.options), address=address)

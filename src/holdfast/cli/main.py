@@ -1,5 +1,6 @@
 """The root command, and the one place where failures become a line and an exit code."""
 
+import gc
 import os
 import sys
 import traceback
@@ -76,7 +77,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     if MULTIPLYING.isdisjoint(arguments):
         os.environ.setdefault(BLAS_THREADS, "1")
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    gc.freeze()  # else Python looks through all that is left once more as it ends
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:

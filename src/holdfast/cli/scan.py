@@ -1,23 +1,28 @@
 """``holdfast scan``: which model files there are."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
 from holdfast.cli import completion_values
-from holdfast.cli.caches import digest_cache, reference_memory
+from holdfast.cli.caches import cache_folder, digest_cache, reference_memory
 from holdfast.cli.groups import Verb
-from holdfast.cli.naming import open_objects
+from holdfast.cli.naming import store_options
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, one_line, plural
 from holdfast.cli.progress import bar, counted
+from holdfast.cli.schedulers import scheduler_option, tasks
 from holdfast.errors import NotARepositoryError, UsageError
+from holdfast.executor.executor import Executor
+from holdfast.executor.local import LocalExecutor
 from holdfast.inventory.models import ModelFamily, ModelFile, SameFiles, ScanReport
 from holdfast.inventory.scan import ScanRules, read_scan_rules, scan_tree
 from holdfast.inventory.scan_judge import Registered
-from holdfast.inventory.scan_objects import scan_store
+from holdfast.inventory.scan_objects import PARTS, StoreScan, scan_store
 from holdfast.inventory.scan_status import STATUSES
 from holdfast.inventory.scan_table import csv_of, write_parquet
+from holdfast.objectstore.address import StoreAddress
 from holdfast.objectstore.location import is_url
 from holdfast.registry.store import Registry
 from holdfast.repo.workspace import find_git_root, find_project
@@ -38,12 +43,19 @@ PROGRESS_FROM_BYTES = 500_000_000
 @click.option("--only", metavar="STATUS", type=click.Choice(STATUSES), help="List the files of one status.")
 @click.option("--all", "everything", is_flag=True, help="List every file, family and group.")
 @click.option(
-    "--digest/--no-digest", "weights", default=None, help="Whether to read all weights once; not those of a bucket."
+    "--digest/--no-digest",
+    "weights",
+    default=None,
+    help="Whether to read all weights: those of a folder, not of a bucket.",
 )
 @click.option("--csv", "form", flag_value="csv", help="Print a row for each file as CSV.")
 @click.option(
-    "--parquet", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE, too."
+    "--parquet",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write tables for `query` to DIR; or FILE.parquet.",
 )
+@scheduler_option
 @form_options
 def command(
     path: str,
@@ -52,11 +64,13 @@ def command(
     everything: bool,
     weights: bool | None,
     parquet: Path | None,
+    scheduler: str | None,
     form: str,
 ) -> None:
     """List the model files of a tree, what they are and who uses them.
 
     PATH is a folder, the current one unless given, or a bucket or folder in one: s3://bucket/folder. Changes nothing.
+    A scheduler's workers read the objects of a bucket; the report is the same.
 
     A file is *registered* where the registry has it; *primary* where scripts refer to it, *secondary* where they refer
     more to another family with the same members; *unreferenced*; a *backup*; or in a tool's *cache*. The second look
@@ -66,19 +80,27 @@ def command(
     Examples:
       holdfast scan
       holdfast scan models --only unreferenced
-      holdfast scan s3://models/checkpoints --parquet models.parquet
+      holdfast scan s3://models/checkpoints --parquet inventory
     """
+    tables = parquet if parquet is not None and parquet.suffix != ".parquet" else None
+    if tables is not None:
+        # imported here and below: runs and what reads them, which only tables take
+        from holdfast.inventory.tables import check_tables
+
+        check_tables(tables)
     if is_url(path):
-        report = scan_bucket(path, exclude, weights=bool(weights))
+        report = _scan_bucket(path, exclude, weights=bool(weights), scheduler=scheduler, tables=tables)
     else:
-        report = scan_project(Path(path), exclude, weights=weights is not False)
-    if parquet is not None:
+        report = _scan_folder(Path(path), exclude, weights=weights is not False, tables=tables)
+    if parquet is not None and tables is None:
         write_parquet(report, parquet)
     if form == "csv":
         click.echo(csv_of(report), nl=False)
-        return
-    shown: Form = "json" if form == "json" else "md" if form == "md" else "text"
-    emit(shown, report.to_json(), list(_blocks(report, only, everything)))
+    elif form == "json":
+        emit("json", report.to_json(), [])
+    else:
+        shown: Form = "md" if form == "md" else "text"
+        emit(shown, {}, list(_blocks(report, only, everything)))
 
 
 def scan_project(path: Path, exclude: Iterable[str] = (), *, weights: bool = True) -> ScanReport:
@@ -106,22 +128,51 @@ def scan_project(path: Path, exclude: Iterable[str] = (), *, weights: bool = Tru
         memory.close()
 
 
-def scan_bucket(url: str, exclude: Iterable[str] = (), *, weights: bool = False) -> ScanReport:
+def _scan_folder(path: Path, exclude: Iterable[str], *, weights: bool, tables: Path | None) -> ScanReport:
+    report = scan_project(path, exclude, weights=weights)
+    if tables is not None:
+        from holdfast.inventory.table_runs import find_runs
+        from holdfast.inventory.table_tensors import tensors_of_files
+        from holdfast.inventory.tables import write_tables
+
+        labels = [model.path for model in report.models if model.link is None]
+        with digest_cache(path) as cache:
+            # one after the other: a digest takes all cores by itself
+            tensors = tensors_of_files(Path(report.root), labels, cache, digests=weights, executor=LocalExecutor(1))
+            write_tables(tables, report, tensors, runs=find_runs(path.resolve(), datetime.now(timezone.utc)))
+    return report
+
+
+def _scan_bucket(
+    url: str, exclude: Iterable[str], *, weights: bool, scheduler: str | None, tables: Path | None
+) -> ScanReport:
+    with tasks(scheduler, PARTS) as executor:
+        scan = scan_bucket(url, executor, exclude, weights=weights)
+        if tables is not None:
+            from holdfast.inventory.table_tensors import tensors_of_objects
+            from holdfast.inventory.tables import write_tables
+
+            write_tables(tables, scan.report, tensors_of_objects(scan.shards, executor), etags=scan.etags)
+    return scan.report
+
+
+def scan_bucket(url: str, executor: Executor, exclude: Iterable[str] = (), *, weights: bool = False) -> StoreScan:
     """The inventory of the models in a bucket, used by the scripts of the git repository around the current folder."""
-    store = open_objects(url)
     here = Path.cwd()
     memory = reference_memory(here)
+    label, shown = ("Reading weights", human_bytes) if weights else ("Reading headers", counted)
     try:
-        with digest_cache(here) as cache, bar("Reading headers", counted) as progress:
+        with bar(label, shown) as progress:
             return scan_store(
-                store,
-                cache,
+                StoreAddress(url, store_options(url)),
+                executor,
+                cache_folder(here).with_name("scans"),
                 excludes=tuple(exclude),
                 registered=registered_versions(here),
                 project=find_git_root(here),
                 memory=memory,
                 weights=weights,
-                progress=lambda count: progress(count, 0),
+                progress=progress,
             )
     finally:
         memory.close()

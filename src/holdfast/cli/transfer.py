@@ -1,5 +1,7 @@
 """``holdfast push``, ``pull``, ``fetch`` and ``status``: DVC's words, with a vault at the other end."""
 
+import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -24,6 +26,9 @@ from holdfast.vault.transfer import fetch as fetch_from_vault
 from holdfast.vault.transfer import push as push_to_vault
 
 NAMES_SHOWN = 10
+# Python looks for cycles when so many objects are new. At the 700 that it has by default, a fifth of the time of a push
+# of 100,000 small files goes into looking at records that have none
+NEW_OBJECTS = 100_000
 
 Command = Callable[..., Any]
 
@@ -55,6 +60,16 @@ def _selecting(function: Command) -> Command:
     return function
 
 
+@contextlib.contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(NEW_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 @click.command("push", cls=Verb)
 @_selecting
 @click.option("--run-cache", is_flag=True, help="DVC's run cache, too.")
@@ -74,6 +89,7 @@ def push(remote: str | None, jobs: int, run_cache: bool, no_delta: bool, form: F
     """
     project = find_project(Path.cwd())
     with (
+        _seldom_collecting(),
         forked_coders(jobs) as coders,  # before the vault: what opens that starts threads
         project_vault(project, remote, jobs=jobs) as vault,
         bar("Pushing") as progress,
@@ -161,7 +177,11 @@ def status(remote: str | None, jobs: int, form: Form, **selected: Any) -> None:
 
 
 def _fetched(project: Any, remote: str | None, jobs: int, run_cache: bool, selection: Selection) -> tuple[Fetched, str]:
-    with project_vault(project, remote, jobs=jobs) as vault, bar("Fetching", counted) as progress:
+    with (
+        _seldom_collecting(),
+        project_vault(project, remote, jobs=jobs) as vault,
+        bar("Fetching", counted) as progress,
+    ):
         return fetch_from_vault(vault, project, selection, run_cache=run_cache, progress=progress), vault.url
 
 

@@ -5,28 +5,31 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from blake3 import blake3
 
 from holdfast.cli import completion_values
 from holdfast.cli.caches import cache_folder
 from holdfast.cli.groups import Verb
-from holdfast.cli.naming import open_objects
+from holdfast.cli.naming import store_options
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
-from holdfast.cli.progress import bar
-from holdfast.cli.vaults import project_vault
+from holdfast.cli.progress import bar, bars
+from holdfast.cli.schedulers import scheduler_option, tasks
+from holdfast.cli.vaults import project_vault, vault_url
 from holdfast.errors import HoldfastError, NotARepositoryError, UsageError
+from holdfast.objectstore.address import StoreAddress
 from holdfast.objectstore.location import is_url, locate
-from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.options import from_dvc, from_environment
-from holdfast.objectstore.store import ObjectStore
 from holdfast.repo.dvc import default_remote, local_cache, remotes
 from holdfast.repo.lineage import read_lineage
 from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.exporting import Exported, ExportPlan, export_files, plan_export
 from holdfast.vault.exporting import failures as failures_of_export
+from holdfast.vault.import_spread import ImportSpread, import_elsewhere
 from holdfast.vault.importing import Imported, ImportPlan, import_files, plan_import
 from holdfast.vault.importing import failures as failures_of_import
 from holdfast.vault.layout import key_of
@@ -34,7 +37,7 @@ from holdfast.vault.repository import Vault, open_vault
 
 JOBS = 4
 NAMES_SHOWN = 30
-SPOOL = "transfers"
+SPOOL, IMPORTS = "transfers", "imports"
 KEY_PART_SHOWN = 40
 
 Command = Callable[..., Any]
@@ -77,15 +80,23 @@ def _options(function: Command) -> Command:
 @click.argument("source", required=False, shell_complete=completion_values.remotes_or_files)
 @_options
 @click.option("--no-delta", is_flag=True, help="Store nothing against other versions.")
+@scheduler_option
 def import_command(
-    source: str | None, remote: str | None, jobs: int, spool: Path | None, dry_run: bool, no_delta: bool, form: Form
+    source: str | None,
+    remote: str | None,
+    jobs: int,
+    spool: Path | None,
+    dry_run: bool,
+    no_delta: bool,
+    scheduler: str | None,
+    form: Form,
 ) -> None:
     """Take a whole DVC remote or cache into the vault.
 
     SOURCE is the name of a DVC remote, its URL, or a folder: a remote's or a cache. Without it, DVC's default remote.
     Git's history says what was which file before: the newest version of each is stored whole, older ones as
     differences to the next newer one. What the vault has is left out, so that an import that was interrupted goes on.
-    SOURCE is not changed.
+    SOURCE is not changed. A cluster stores the same; its workers must reach SOURCE and the vault.
 
     \b
     Examples:
@@ -93,17 +104,27 @@ def import_command(
       holdfast vault import --dry-run
       holdfast vault import s3://models/dvc
       holdfast vault import .dvc/cache
+      holdfast vault import --scheduler tcp://10.0.0.1:8786
     """
     project = _project(remote)
     with _vault(project, remote, jobs) as vault:
-        store = _place(project, source)
+        place = _place(project, source)
+        store = place.open()
         with _note(f"Listing {store.url}"):
             plan = plan_import(vault, store)
         if dry_run:
             emit(form, _planned_import(plan, vault.url), list(_would_import(plan, vault.url)))
             return
-        with bar("Importing") as progress:
-            report = import_files(vault, plan, project, _spool(spool), delta=not no_delta, progress=progress)
+        with tasks(scheduler, jobs) as executor, bars() as progress:
+            if executor.remote:
+                folder = cache_folder(project.root if project else Path.cwd()) / IMPORTS / _digest(vault.url, place.url)
+                spread = ImportSpread(executor, _address(project, remote), place, folder)
+                report = import_elsewhere(
+                    vault, plan, project, _spool(spool), spread, delta=not no_delta, progress=progress
+                )
+            else:
+                told = partial(progress, "Importing")
+                report = import_files(vault, plan, project, _spool(spool), delta=not no_delta, progress=told)
         url = vault.url
     names = _names(project) if report.damaged or report.failed else {}
     payload = {"format": "holdfast vault import 1", "source": store.url, "vault": url, **asdict(report)}
@@ -147,7 +168,7 @@ def export_command(
     project = _project(remote)
     oids = None if oids_from is None else [line.strip() for line in oids_from if line.strip()]
     with _vault(project, remote, jobs) as vault:
-        store = _place(project, target, new=True)
+        store = _place(project, target, new=True).open()
         with _note(f"Listing {store.url}"), bar("Reading what is there") as progress:
             plan = plan_export(vault, store, oids, verify=verify, progress=progress)
         if dry_run:
@@ -176,11 +197,17 @@ def _project(remote: str | None) -> Project | None:
 def _vault(project: Project | None, remote: str | None, jobs: int) -> AbstractContextManager[Vault]:
     if project is not None:
         return project_vault(project, remote, jobs=jobs)
-    assert remote is not None
-    return open_vault(open_objects(remote), cache_folder(Path.cwd()), jobs=jobs)
+    return open_vault(_address(project, remote).open(), cache_folder(Path.cwd()), jobs=jobs)
 
 
-def _place(project: Project | None, name: str | None, *, new: bool = False) -> ObjectStore:
+def _address(project: Project | None, remote: str | None) -> StoreAddress:
+    """Where the vault is."""
+    assert project is not None or remote is not None
+    url = vault_url(project, remote) if project is not None else str(remote)
+    return StoreAddress(url, store_options(url))
+
+
+def _place(project: Project | None, name: str | None, *, new: bool = False) -> StoreAddress:
     """The remote that a name, a URL or a folder stands for.
 
     Args:
@@ -205,12 +232,12 @@ def _place(project: Project | None, name: str | None, *, new: bool = False) -> O
             raise UsageError(f"{name} is neither a DVC remote, nor a URL, nor a folder", hint=hint)
         where = name if is_url(name) else str(folder.resolve())
         _check_scheme(name, where, new=new)
-        return open_objects(where)
+        return StoreAddress(where, store_options(where))
     section = sections[name]
     url = str(section.get("url", ""))
     where = url if is_url(url) else str(Path(url).expanduser().resolve())
     _check_scheme(name, where, new=new)
-    return open_store(where, from_dvc(section).or_else(from_environment(os.environ)))
+    return StoreAddress(where, from_dvc(section).or_else(from_environment(os.environ)))
 
 
 def _check_scheme(name: str, url: str, *, new: bool) -> None:
@@ -221,6 +248,10 @@ def _check_scheme(name: str, url: str, *, new: bool) -> None:
         ways = ("`dvc fetch --all-commits -r NAME`, then `holdfast vault import .dvc/cache`",
                 "`holdfast vault export .dvc/cache`, then `dvc push --all-commits -r NAME`")  # fmt: skip
         raise UsageError(f"{name}: {error.message}", hint=f"By way of DVC's cache: {ways[new]}") from error
+
+
+def _digest(*urls: str) -> str:
+    return blake3("\n".join(urls).encode()).hexdigest(length=16)
 
 
 def _spool(named: Path | None) -> Path:

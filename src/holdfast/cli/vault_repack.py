@@ -17,14 +17,17 @@ from holdfast.cli.durations import duration
 from holdfast.cli.gc_apply import GRACE_OPTION, WAIT_OPTION, under_way
 from holdfast.cli.gc_world import world_here
 from holdfast.cli.groups import Verb
+from holdfast.cli.naming import store_options
 from holdfast.cli.output import Form, Table, emit, form_options, human_bytes, plural
-from holdfast.cli.progress import bar
-from holdfast.cli.vaults import project_vault
+from holdfast.cli.progress import bars
+from holdfast.cli.schedulers import scheduler_option, tasks
+from holdfast.cli.vaults import project_vault, vault_url
 from holdfast.errors import PartlyDoneError, UsageError
 from holdfast.gc.plan import Request
 from holdfast.gc.planning import gather_for
 from holdfast.gc.policy import find_policy
 from holdfast.gc.vault import live_files
+from holdfast.objectstore.address import StoreAddress
 from holdfast.registry.store import Registry
 from holdfast.repo.dvc import local_cache
 from holdfast.repo.lineage import ObjectKey, read_lineage
@@ -32,6 +35,7 @@ from holdfast.repo.workspace import Project, find_project
 from holdfast.vault.collecting import Purged, Settled, purge, settle
 from holdfast.vault.periods import RECENT
 from holdfast.vault.repack import Repacked, RepackPlan, ToStore, plan_repack, repack
+from holdfast.vault.repack_storing import RepackSpread
 
 JOBS = 4
 FILES_SHOWN = 30
@@ -73,6 +77,7 @@ assert timedelta(days=14) == RECENT == QUARANTINE
     help="Do what a plan says.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do it now, without a file between.")
+@scheduler_option
 @form_options
 def repack_command(
     remote: str | None,
@@ -83,6 +88,7 @@ def repack_command(
     output: Path | None,
     plan_file: Path | None,
     yes: bool,
+    scheduler: str | None,
     form: Form,
 ) -> None:
     """Store old versions against newer ones, and nothing twice. Shows what would be done, unless told to do it.
@@ -96,6 +102,7 @@ def repack_command(
       holdfast vault repack
       holdfast vault repack -o plan.json && holdfast vault repack --apply plan.json
       holdfast vault repack --yes
+      holdfast vault repack --yes --scheduler tcp://10.0.0.1:8786
     """
     if plan_file is not None and (output is not None or yes):
         raise UsageError("--apply carries out a plan that was made before, -o and --yes make one")
@@ -112,7 +119,9 @@ def repack_command(
                 write_atomically(output, json.dumps(payload, indent=2) + "\n")
             emit(form, payload, list(_planned(plan, vault.url, output)))
             return
-        with bar("Storing anew") as progress:
+        with tasks(scheduler if plan.files else None, jobs) as executor, bars() as progress:
+            url = vault_url(project, remote)
+            spread = RepackSpread(executor, StoreAddress(url, store_options(url))) if executor.remote else None
             done = repack(
                 vault,
                 plan,
@@ -121,6 +130,7 @@ def repack_command(
                 wait=wait,
                 scratch=_scratch(project),
                 progress=progress,
+                spread=spread,
             )
         url = vault.url
     payload = {"format": "holdfast vault repack 1", "vault": url, **asdict(done)}

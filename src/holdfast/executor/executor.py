@@ -24,7 +24,7 @@ class Executor(Protocol):
     task reads is reached by its address, not handed over open.
 
     Attributes:
-        jobs: tasks that run at a time.
+        jobs: tasks that run at a time. Like what follows known within the ``with``, where workers may come and go.
         where: what runs them, for people: ``4 threads here``, ``3 workers of tcp://10.0.0.1:8786``.
         dashboard: address of a page that shows what goes on; None where there is none.
         remote: whether tasks run in other processes, so that function, items and results are pickled.

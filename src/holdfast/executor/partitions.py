@@ -5,6 +5,7 @@ input changes, so does the name. A shard appears whole or not at all. So whateve
 this process, costs what was under way.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from holdfast.atomic import write_atomically
 from holdfast.executor.executor import ATTEMPTS, Executor, Item
 
 Progress = Callable[[int, int], None]
+
+_NAME = re.compile(r"[0-9a-f]{2,}")
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,11 @@ class Shards:
         write_atomically(self.path(name), data)
 
     def names(self) -> Iterator[str]:
-        """The partitions that are finished, in order."""
+        """The partitions that are finished, in order. What else lies in the folder is none of ours."""
         for path in sorted(self.folder.glob(f"[0-9a-f][0-9a-f]/*{self.suffix}")):
-            if not path.name.startswith("."):
-                yield path.name.removesuffix(self.suffix)
+            name = path.name.removesuffix(self.suffix)
+            if _NAME.fullmatch(name) and path == self.path(name):
+                yield name
 
     def forget(self, keep: Collection[str]) -> int:
         """Remove all shards but some; how many went."""

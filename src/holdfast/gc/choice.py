@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from holdfast.gc.policy import Policy
-from holdfast.gc.references import Name, let_go, name_of
+from holdfast.gc.references import Naming
 from holdfast.repo.gitfolder import GitFolder
-from holdfast.repo.history import Sighting
 from holdfast.repo.roots import EVERYTHING, Roots
 from holdfast.repo.workspace import Project
 
@@ -26,16 +25,11 @@ class Choice:
 
     Attributes:
         roots: of git.
-        passed: versions of models that it lets go, as ``app/name@v3``.
+        naming: how these name objects.
     """
 
     roots: Roots
-    passed: frozenset[str]
-
-    def name(self, sighting: Sighting) -> Name:
-        """The name that a DVC file or a registry version gives an object, with the reason under the policy."""
-        name = name_of(sighting)
-        return let_go(name) if sighting.version in self.passed else name
+    naming: Naming
 
 
 def choose(project: Project, folder: GitFolder, policy: Policy, now: float) -> Choice:
@@ -63,7 +57,7 @@ def choose(project: Project, folder: GitFolder, policy: Policy, now: float) -> C
         from holdfast.registry.store import Registry  # imported here: most policies keep all versions
 
         passed = frozenset(_passed(Registry(project.root).models(), policy))
-    return Choice(roots, passed)
+    return Choice(roots, Naming(passed))
 
 
 def _best(project: Project, folder: GitFolder, policy: Policy) -> list[str]:

@@ -1,14 +1,16 @@
 """Which of the objects that are to go lie in another place, too."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
+from holdfast.executor.executor import Executor
 from holdfast.gc.plan import Request
-from holdfast.gc.planned import PlannedObject, Scope
+from holdfast.gc.planned import PlannedObject, Scope, Staying
 from holdfast.gc.references import Key
 from holdfast.gc.remote import list_remote, remote_key
-from holdfast.gc.world import World
+from holdfast.gc.world import Remote, World
 from holdfast.objectstore.parallel import concurrently
 from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore, StoreError
 from holdfast.repo.cache import RUN_CACHE, object_path
@@ -24,31 +26,39 @@ _Place = tuple[Scope, str]
 
 
 def tell_last_copies(
-    objects: Iterable[PlannedObject], places: Mapping[_Place, Copies], notes: list[str]
+    objects: Iterable[PlannedObject],
+    places: Mapping[_Place, Copies],
+    notes: list[str],
+    staying: Sequence[Staying] = (),
 ) -> list[PlannedObject]:
     """Say of every object that is to go whether it is the last copy known.
 
     A copy that is to go as well is none: what leaves the cache and the remote at once leaves both for the last time.
 
     Args:
-        objects: of all scopes.
+        objects: of all scopes, those in ``staying`` left out.
         places: of `places_of`.
         notes: gets a line for each place that cannot be asked.
+        staying: what stays because something needs it.
     """
     found = list(objects)
     wanted = {(entry.hash_name, entry.oid) for entry in found if entry.tier == "remove" and entry.oid}
     # what was looked at need not be asked again
     judged = {(entry.scope, entry.place) for entry in found}
-    staying = {key for entry in found if entry.kept and (key := (entry.hash_name, entry.oid)) in wanted}
+    judged |= {(one.scope, one.place) for one in staying if any(one.objects.values())}
+    kept = {key for entry in found if entry.kept and (key := (entry.hash_name, entry.oid)) in wanted}
+    for entry in chain.from_iterable(some for one in staying for some in one.objects.values()) if wanted else ():
+        if (key := (entry.hash_name, entry.oid)) in wanted:
+            kept.add(key)
     for place, ask in places.items() if wanted else ():
         if place in judged:
             continue
         try:
-            staying.update(ask(wanted))
+            kept.update(ask(wanted))
         except StoreError as error:
             notes.append(f"{_called(place)} was not asked for copies: {error.message}")
     return [
-        entry._replace(last_copy=(entry.hash_name, entry.oid) not in staying)
+        entry._replace(last_copy=(entry.hash_name, entry.oid) not in kept)
         if entry.tier == "remove" and entry.oid
         else entry
         for entry in found
@@ -72,13 +82,13 @@ def places_of(world: World, request: Request, notes: list[str]) -> dict[_Place, 
     urls: set[str] = set()
     for name in dict.fromkeys((*request.remotes, *((world.default_remote,) if world.default_remote else ()))):
         try:
-            store = world.remote(name).store
+            remote = world.remote(name)
         except HoldfastError as error:
             notes.append(f"{_called(('remote', name))} was not asked for copies: {error.message}")
             continue
-        if store.url not in urls:
-            urls.add(store.url)
-            asked["remote", name] = remote_copies(store, JOBS)
+        if remote.store.url not in urls:
+            urls.add(remote.store.url)
+            asked["remote", name] = remote_copies(remote, lambda: world.executor)
     for name in dict.fromkeys((*request.vaults, "")):
         try:
             vault = world.vault(name)
@@ -102,14 +112,14 @@ def cache_copies(world: World) -> Copies:
     return lambda keys: {key for key in keys if place(*key).is_file()}
 
 
-def remote_copies(store: ObjectStore, jobs: int) -> Copies:
-    """Asks a plain DVC remote which objects it has."""
+def remote_copies(remote: Remote, executor: Callable[[], Executor]) -> Copies:
+    """Asks a plain DVC remote which objects it has; very many with what ``executor`` opens."""
 
     def ask(keys: Collection[Key]) -> Collection[Key]:
         if len(keys) > ASKED_ONE_BY_ONE:
-            return {(entry.hash_name, entry.oid) for entry in list_remote(store)} & set(keys)
+            return {(entry.hash_name, entry.oid) for entry in list_remote(remote, executor())} & set(keys)
         ordered = sorted(keys)
-        there = concurrently(lambda key: _is_there(store, key), ordered, jobs)
+        there = concurrently(lambda key: _is_there(remote.store, key), ordered, JOBS)
         return {key for key, yes in zip(ordered, there, strict=True) if yes}
 
     return ask

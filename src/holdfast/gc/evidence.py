@@ -17,7 +17,7 @@ from holdfast.repo.cache import RunCacheEntry, list_run_cache, read_members
 from holdfast.repo.dvc import LocalCache, local_cache
 from holdfast.repo.dvcfiles import LISTING_SUFFIX
 from holdfast.repo.gitfolder import GitFolder, find_git_folder
-from holdfast.repo.history import HistoryReader
+from holdfast.repo.history import HistoryReader, Sighting
 from holdfast.repo.others import other_repositories, read_other, submodules
 from holdfast.repo.roots import EVERYTHING
 from holdfast.repo.workspace import Project
@@ -103,7 +103,7 @@ class Evidence:
 
     def needed(self) -> set[Key]:
         """All objects that something needs."""
-        return {key for key, names in self.references.names.items() if any(name.keeps for name in names.values())}
+        return set(self.references.keepers())
 
 
 def gather(
@@ -143,28 +143,31 @@ def gather(
     """
     run_cache = policy.run_cache and not ignore_run_cache
     folder = find_git_folder(project.git_root)
-    references, stages = References(), dict[str, str]()
+    references = References()
     choice = choose(project, folder, policy, now)
     with closing(HistoryReader(folder, cache=project.root / HISTORY)) as reader:
         workspace = reader.read_workspace()
-        for sighting in chain(workspace.sightings, reader.read_refs(choice.roots), reader.read_index()):
-            references.add(sighting.out, choice.name(sighting), sighting.file)
-            if sighting.out.stage:
-                stages.setdefault(sighting.out.path, sighting.out.stage)
+        for sighting in workspace.sightings:
+            references.add(sighting.out, choice.naming.name(sighting), sighting.file)
+        answer = reader.answer_refs(choice.roots)
+        references.add_answer(answer, choice.naming)
+        staged = list(reader.read_index())
+        for sighting in staged:
+            references.add(sighting.out, choice.naming.name(sighting), sighting.file)
         reached = set(reader.reached)
-        if choice.roots == EVERYTHING:
-            for sighting in reader.read_reflogs():
-                references.add(sighting.out, name_of(sighting), sighting.file)
-                if sighting.out.stage:
-                    stages.setdefault(sighting.out.path, sighting.out.stage)
+        lost = list(reader.read_reflogs()) if choice.roots == EVERYTHING else []
+        for sighting in lost:
+            references.add(sighting.out, name_of(sighting), sighting.file)
     if choice.roots != EVERYTHING:
         reached |= _name_the_rest(folder, project, references)
     for other in other_repositories(project.root, policy.repos or ()):
         for sighting in read_other(other, project.root / HISTORY):
             references.add(sighting.out, name_of(sighting), sighting.file)
     entries = list_run_cache(cache.folder, skip_damaged=not run_cache)
-    for found in _run_cache_mentions([*entries, *runs], project.prefix, stages, keeps=run_cache):
-        references.add(*found)
+    if remembered := [*entries, *runs]:
+        stages = _stages(chain(workspace.sightings, answer, staged, lost))
+        for found in _run_cache_mentions(remembered, project.prefix, stages, keeps=run_cache):
+            references.add(*found)
     foreign = _foreign_projects(project, workspace.projects, cache)
     missing = _expand(
         references,
@@ -201,6 +204,15 @@ def _digest_of_models(project: Project) -> str:
     """What aliases say; the versions themselves are among the workspace's files."""
     found = sorted((project.root / FOLDER).glob("*/*/model.yaml"))
     return _digest([(path.relative_to(project.root).as_posix(), path.read_bytes()) for path in found])
+
+
+def _stages(sightings: Iterable[Sighting]) -> dict[str, str]:
+    """The stage that makes each path; of several the one that is met first."""
+    stages: dict[str, str] = {}
+    for sighting in sightings:
+        if sighting.out.stage:
+            stages.setdefault(sighting.out.path, sighting.out.stage)
+    return stages
 
 
 def _run_cache_mentions(

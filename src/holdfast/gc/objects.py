@@ -1,12 +1,13 @@
 """The objects of DVC's local cache, and how the fate of objects is decided."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 
 from holdfast.gc.evidence import Evidence
-from holdfast.gc.planned import SECONDS_A_DAY, Doubt, Found, PlannedObject, Scope
+from holdfast.gc.planned import SECONDS_A_DAY, Doubt, Found, PlannedObject, Scope, Staying
 from holdfast.gc.policy import Policy
-from holdfast.gc.references import Key
+from holdfast.gc.references import Key, Name
 from holdfast.repo.cache import CacheObject
 from holdfast.repo.dvcfiles import LEGACY_MD5, MD5
 
@@ -32,11 +33,11 @@ def find_cache(
         shared: whether all other projects that use the cache are known.
     """
     outside = evidence.cache.outside and not shared
-    found = judge(evidence, objects, policy, now, "cache", "", outside=outside)
+    staying, found = judge(evidence, objects, policy, now, "cache", "", outside=outside)
     doubts = [listing.doubt for listing in evidence.missing]
     if outside:
         doubts.insert(0, _outside_doubt(evidence.cache.folder.as_posix()))
-    return Found(tuple(found), tuple(doubts))
+    return Found(tuple(found), tuple(doubts), staying=(staying,))
 
 
 def key_at(path: str) -> Key | None:
@@ -55,8 +56,8 @@ def judge(
     *,
     outside: bool = False,
     registered: Collection[Key] = (),
-) -> Iterator[PlannedObject]:
-    """The fate of each object.
+) -> tuple[Staying, list[PlannedObject]]:
+    """The fate of each object: those that have a name which keeps them, and the others.
 
     Args:
         evidence, policy, now: as of `find_cache`.
@@ -66,39 +67,54 @@ def judge(
         registered: what other clones said that they need.
     """
     references, seconds = evidence.references, policy.minimum_age.total_seconds()
-    for hash_name, oid, path, size, changed, stamp in objects:
-        key = (hash_name, oid)
-        names = references.of(key)
-        age = max(0.0, now - changed)
-        kept, reason, why = True, "undecided", ""
-        if names and names[0].keeps:
-            reason, why = names[0].kind, names[0].source
-        elif key in registered:
-            reason, why = "clone", "another clone needs it"
-        elif outside:
-            why = "undecided: the cache lies outside the project, others may use it"
-        elif listing := evidence.could_be_member(key, size):
-            why = f"undecided: {listing}"
-        elif age < seconds:
-            reason, why = "young", f"younger than {seconds / SECONDS_A_DAY:g} days"
-        elif names:
-            kept, reason, why = False, names[0].kind, f"only {names[0].source}"
-        else:
-            kept, reason, why = False, "nothing", "nothing names it"
-        yield PlannedObject(
+
+    def age_of(entry: CacheObject) -> float:
+        return max(0.0, now - entry.changed)
+
+    def line(entry: CacheObject, kept: bool, reason: str, why: str, names: tuple[Name, ...]) -> PlannedObject:
+        return PlannedObject(
             scope,
             place,
-            path,
-            size,
-            round(age / SECONDS_A_DAY, 3),
+            entry.path,
+            entry.size,
+            round(age_of(entry) / SECONDS_A_DAY, 3),
             "keep" if kept else "remove",
             reason,
             why,
-            hash_name,
-            oid,
+            entry.hash_name,
+            entry.oid,
             names,
-            stamp="" if kept else stamp,
+            stamp="" if kept else entry.stamp,
         )
+
+    def needed(entry: CacheObject) -> PlannedObject:
+        names = references.of((entry.hash_name, entry.oid))
+        return line(entry, True, names[0].kind, names[0].source, names)
+
+    def other(entry: CacheObject) -> PlannedObject:
+        key = (entry.hash_name, entry.oid)
+        names = references.of(key)
+        if key in registered:
+            return line(entry, True, "clone", "another clone needs it", names)
+        if outside:
+            why = "undecided: the cache lies outside the project, others may use it"
+            return line(entry, True, "undecided", why, names)
+        if listing := evidence.could_be_member(key, entry.size):
+            return line(entry, True, "undecided", f"undecided: {listing}", names)
+        if age_of(entry) < seconds:
+            return line(entry, True, "young", f"younger than {seconds / SECONDS_A_DAY:g} days", names)
+        if names:
+            return line(entry, False, names[0].kind, f"only {names[0].source}", names)
+        return line(entry, False, "nothing", "nothing names it", names)
+
+    keepers, staying, others = references.keepers(), defaultdict[str, list[CacheObject]](list), []
+    for entry in objects:
+        kind = keepers.get((entry[0], entry[1]))
+        if kind is None:
+            others.append(other(entry))
+        else:
+            staying[kind].append(entry)
+    return Staying(scope, place, staying, needed), others
 
 
 def _outside_doubt(folder: str) -> Doubt:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 from blake3 import blake3
 
 from holdfast.errors import StalePlanError, UsageError
-from holdfast.gc.planned import Doubt, PlannedObject, Scope
+from holdfast.gc.planned import Doubt, PlannedObject, Scope, Staying
 from holdfast.gc.references import RANKS, Name
 
 PLAN_FORMAT = "holdfast gc plan 2"
@@ -80,33 +81,41 @@ class Plan:
         time: when it was made, ISO 8601, UTC.
         revision: the commit checked out; None before the first.
         request: what it was asked for.
-        objects: ordered by size, largest first. One that was read from a file has only those that are not to stay.
+        lines: what is to go, and what stays for another reason than that something needs it; ordered by size, largest
+            first. A plan that was read from a file has only those that are not to stay.
         totals: by scope, place and reason; what stays first.
         doubts: what could not be known.
         notes: what was left out, and why.
         inputs: digests of what it rests on, by name.
         archive: what `holdfast registry consolidate` calls a plan: how runs go to the archive; None for none.
+        staying: what something needs.
     """
 
     time: str
     revision: str | None
     request: Request
-    objects: tuple[PlannedObject, ...]
+    lines: tuple[PlannedObject, ...]
     totals: tuple[Total, ...]
     doubts: tuple[Doubt, ...] = ()
     notes: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     archive: Mapping[str, Any] | None = None
+    staying: tuple[Staying, ...] = ()
+
+    @cached_property
+    def objects(self) -> tuple[PlannedObject, ...]:
+        """All that was looked at, ordered by size, largest first."""
+        return tuple(_ordered(chain(self.lines, *self.staying))) if self.staying else self.lines
 
     @property
     def removed(self) -> list[PlannedObject]:
         """What is to go."""
-        return [entry for entry in self.objects if entry.tier == "remove"]
+        return [entry for entry in self.lines if entry.tier == "remove"]
 
     @property
     def archived(self) -> list[PlannedObject]:
         """What is to be archived."""
-        return [entry for entry in self.objects if entry.tier == "archive"]
+        return [entry for entry in self.lines if entry.tier == "archive"]
 
     @property
     def kept(self) -> list[PlannedObject]:
@@ -139,7 +148,7 @@ class Plan:
         return f'{head},\n  "objects": [\n{lines}\n  ]\n}}\n'
 
     def _going(self) -> Iterator[PlannedObject]:
-        return (entry for entry in self.objects if not entry.kept)
+        return (entry for entry in self.lines if not entry.kept)
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -156,26 +165,32 @@ class Plan:
 
 
 def plan_of(
-    objects: Iterable[PlannedObject], *, time: float, revision: str | None, request: Request, **rest: Any
+    lines: Iterable[PlannedObject],
+    staying: Sequence[Staying] = (),
+    *,
+    time: float,
+    revision: str | None,
+    request: Request,
+    **rest: Any,
 ) -> Plan:
     """A plan, with its objects ordered and summed up.
 
     Args:
-        objects: in any order.
+        lines: in any order.
+        staying: what something needs, for which no lines were made.
         time: seconds since the epoch.
         revision: the commit checked out.
         request: what it was asked for.
         rest: doubts, notes, inputs and archive, as of `Plan`.
     """
-    # two sorts by what needs no function take half the time of one with a function
-    ordered = sorted(objects, key=attrgetter("scope", "place", "path"))
-    ordered.sort(key=attrgetter("size"), reverse=True)
+    ordered = _ordered(lines)
     return Plan(
         time=datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="seconds"),
         revision=revision,
         request=request,
-        objects=tuple(ordered),
-        totals=_totals(ordered),
+        lines=tuple(ordered),
+        totals=_totals(ordered, staying),
+        staying=tuple(staying),
         **rest,
     )
 
@@ -199,7 +214,7 @@ def read_plan(data: bytes, name: str = "it") -> Plan:
             time=values["time"],
             revision=values["revision"],
             request=Request(**{name: _frozen(value) for name, value in values["request"].items()}),
-            objects=tuple(_object(entry) for entry in values["objects"]),
+            lines=tuple(_object(entry) for entry in values["objects"]),
             totals=tuple(Total(**total) for total in values["totals"]),
             doubts=tuple(Doubt(**doubt) for doubt in values["doubts"]),
             notes=tuple(values["notes"]),
@@ -214,9 +229,21 @@ def read_plan(data: bytes, name: str = "it") -> Plan:
     return plan
 
 
-def _totals(objects: Iterable[PlannedObject]) -> tuple[Total, ...]:
+def _ordered(lines: Iterable[PlannedObject]) -> list[PlannedObject]:
+    # two sorts by what needs no function take half the time of one with a function
+    ordered = sorted(lines, key=attrgetter("scope", "place", "path"))
+    ordered.sort(key=attrgetter("size"), reverse=True)
+    return ordered
+
+
+def _totals(lines: Iterable[PlannedObject], staying: Iterable[Staying]) -> tuple[Total, ...]:
     sums: dict[tuple[Scope, str, str, str], list[int]] = {}
-    for entry in objects:
+    for one in staying:
+        for kind, objects in one.objects.items():
+            if objects:
+                size = sum(map(attrgetter("size"), objects))
+                sums[one.scope, one.place, "keep", kind] = [len(objects), size, size]
+    for entry in lines:
         known = sums.setdefault((entry.scope, entry.place, entry.tier, entry.reason), [0, 0, 0])
         known[0] += 1
         known[1] += entry.size

@@ -1,9 +1,12 @@
 """A line of a plan: something that could go, what is to become of it, and why."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from holdfast.gc.references import Name
+from holdfast.repo.cache import CacheObject
 
 Scope = Literal["workspace", "runs", "cache", "remote", "vault"]
 SCOPES: tuple[Scope, ...] = ("workspace", "runs", "cache", "remote", "vault")
@@ -63,6 +66,25 @@ class PlannedObject(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Staying:
+    """Objects that something needs. Lines are made of them where they are asked for: mostly a plan shows their sums.
+
+    Args:
+        scope, place: where they lie.
+        objects: by the kind of what needs them.
+        line: makes the line of one.
+    """
+
+    scope: Scope
+    place: str
+    objects: Mapping[str, Sequence[CacheObject]]
+    line: Callable[[CacheObject], PlannedObject]
+
+    def __iter__(self) -> Iterator[PlannedObject]:
+        return map(self.line, chain.from_iterable(self.objects.values()))
+
+
+@dataclass(frozen=True)
 class Doubt:
     """Something that could not be known, for which objects are kept; ``way_out`` ends it."""
 
@@ -75,13 +97,15 @@ class Found:
     """What one scope has to say.
 
     Args:
-        objects: all that it looked at.
+        objects: what it looked at, ``staying`` left out.
         doubts: what could not be known.
         notes: what was left out, and why.
         inputs: what the answer rests on, by name: a digest of each; a plan whose inputs changed is stale.
+        staying: what stays because something needs it.
     """
 
     objects: tuple[PlannedObject, ...]
     doubts: tuple[Doubt, ...] = ()
     notes: tuple[str, ...] = ()
     inputs: tuple[tuple[str, str], ...] = ()
+    staying: tuple[Staying, ...] = ()

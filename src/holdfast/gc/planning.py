@@ -17,6 +17,7 @@ from holdfast.gc.planned import Found, PlannedObject
 from holdfast.gc.policy import Policy, find_policy
 from holdfast.gc.world import World
 from holdfast.repo.cache import CacheObject, list_objects
+from holdfast.repo.dvcfiles import LISTING_SUFFIX
 from holdfast.repo.gitfolder import find_git_folder
 from holdfast.vault.periods import GRACE
 
@@ -52,6 +53,7 @@ def make_plan(
         found += some
     return plan_of(
         _stamped(world, chain.from_iterable(one.objects for one in found)),
+        [staying for one in found for staying in one.staying],
         time=now,
         revision=find_git_folder(world.project.git_root).head()[1],
         request=request,
@@ -83,7 +85,7 @@ def gather_for(
         now=now,
         ignore_run_cache=request.ignore_run_cache,
         members=far.members_of(world, request) if far else None,
-        listings=[(entry.hash_name, entry.oid) for entry in cache if entry.is_listing],
+        listings=[(entry[0], entry[1]) for entry in cache if entry[1].endswith(LISTING_SUFFIX)],
         runs=far.runs_of(world, request) if far and policy.run_cache and not request.ignore_run_cache else (),
     )
     if far and not request.offline:
@@ -109,7 +111,8 @@ def _find_objects(
         from holdfast.gc.copies import places_of, tell_last_copies  # imported here: see above
 
         places = places_of(world, request, notes)
-        told = tell_last_copies(chain.from_iterable(one.objects for one in found), places, notes)
+        staying = [some for one in found for some in one.staying]
+        told = tell_last_copies(chain.from_iterable(one.objects for one in found), places, notes, staying)
         found = [Found(tuple(told)), *(replace(one, objects=()) for one in found)]
     return [*found, Found((), notes=tuple(notes), inputs=tuple(sorted(evidence.inputs.items())))]
 

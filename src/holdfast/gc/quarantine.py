@@ -156,8 +156,9 @@ def restore(
     total, left = 0, list[tuple[str, str]]()
     for (scope, name, plan), some in _grouped(wanted).items():
         if scope == "vault":
-            total += revive(world.vault(name), [one.path for one in some])
+            revive(world.vault(name), [one.path for one in some])
             back += some
+            total += sum(one.size for one in some)  # as they are listed: what was copied of their blobs is less
             continue
         moved = world.place(scope, name).restore(plan, [one.path for one in some], progress)
         done = set(moved.done)

@@ -34,8 +34,9 @@ def list_remotes(world: World, request: Request) -> dict[str, list[CacheObject]]
 
     Raises:
         StoreError: a remote cannot be listed.
+        WorkersLostError: what lists them is gone.
     """
-    return {name: list_remote(world.remote(name).store) for name in _remotes(request)}
+    return {name: list_remote(world.remote(name), world.executor) for name in _remotes(request)}
 
 
 def find_in_stores(

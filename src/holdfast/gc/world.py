@@ -1,7 +1,7 @@
 """The places that a collection looks at and takes from: cache, workspace, remotes, vaults."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from holdfast.repo.dvc import LocalCache
 from holdfast.repo.workspace import Project
 
 if TYPE_CHECKING:  # imported where they are opened: a plan for the cache needs none of them
+    from holdfast.executor.executor import Executor
     from holdfast.formats.cache import DigestCache
     from holdfast.inventory.ref_memory import ReferenceMemory
+    from holdfast.objectstore.address import StoreAddress
     from holdfast.objectstore.store import ObjectStore
     from holdfast.removal.place import Place
     from holdfast.vault.repository import Vault
@@ -23,6 +25,7 @@ QUARANTINE = "holdfast/quarantine"
 # what other clones need of a plain remote; of a vault they say it in the vault
 REMOTE_ROOTS = "holdfast/roots"
 STATE = Path(".dvc") / "tmp" / "holdfast"
+FOLDERS = 32  # of a remote that are listed at the same time
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Remote:
         name: of it.
         store: its objects.
         folder: where it is, for one that is a local folder.
+        address: of the store, for who opens it in another process; None where it can be used here alone.
     """
 
     name: str
     store: "ObjectStore"
     folder: Path | None = None
+    address: "StoreAddress | None" = None
 
 
 @dataclass
@@ -52,6 +57,7 @@ class World:
         open_vault: opens the vault beside the DVC remote of a name, or at a URL; the project's own for an empty name.
         default_remote: the name of DVC's default remote; empty where there is none.
         open_memory: opens what is known of sources that may name files.
+        open_executor: opens what lists remotes; None for threads here.
     """
 
     project: Project
@@ -61,6 +67,7 @@ class World:
     open_vault: Callable[[str], "Vault"]
     default_remote: str = ""
     open_memory: "Callable[[], ReferenceMemory] | None" = None
+    open_executor: "Callable[[], AbstractContextManager[Executor]] | None" = None
     _remotes: dict[str, Remote] = field(default_factory=dict)
     _vaults: "dict[str, Vault]" = field(default_factory=dict)
     _closing: ExitStack = field(default_factory=ExitStack)
@@ -80,6 +87,19 @@ class World:
         if self.open_memory is None:
             return None
         return self._closing.enter_context(closing(self.open_memory()))
+
+    @cached_property
+    def executor(self) -> "Executor":
+        """What lists remotes, opened now.
+
+        Raises:
+            HoldfastError: it cannot be opened.
+        """
+        if self.open_executor is None:
+            from holdfast.executor.local import LocalExecutor  # imported here: see above
+
+            return LocalExecutor(FOLDERS)
+        return self._closing.enter_context(self.open_executor())
 
     def remote(self, name: str) -> Remote:
         """The DVC remote of that name.

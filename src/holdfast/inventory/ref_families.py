@@ -1,8 +1,7 @@
 """Families of files by their names, the varying part found: ``models/*_cv_best.pth``, ``outputs/run_*/best.pt``."""
 
 import re
-from collections.abc import Callable, Iterable
-from pathlib import PurePosixPath
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 # words that vary together, with the separators between them
 MAX_VARYING = 7
@@ -10,6 +9,8 @@ MAX_VARYING = 7
 MANY_FOLDERS = 3
 
 _WORDS = re.compile(r"([_\-. ]+)")
+_SEPARATOR = re.compile(r"[_\-. ]+")
+SLOTS = 16  # of a sieve, for each name: so few strangers meet in one that what is kept for nothing is little
 
 
 def name_families(paths: Iterable[str]) -> dict[str, str]:
@@ -37,31 +38,54 @@ def varying_part(path: str, family: str) -> str | None:
 
 
 def _vary(
-    names: Iterable[str], patterns_of: Callable[[str], list[str]], standing: Callable[[str], int]
+    names: Sequence[str], patterns_of: Callable[[str], list[str]], standing: Callable[[str], int]
 ) -> dict[str, str]:
-    members: dict[str, int] = {}
-    choices: dict[str, list[str]] = {}
+    # patterns are made three times and not kept: a million names have ten million, most of them of one name alone
+    sieve = _Sieve(len(names))
+    members = {pattern: 0 for name in names for pattern in patterns_of(name) if sieve.meets(pattern)}
     for name in names:
-        choices[name] = patterns_of(name)
-        for pattern in choices[name]:
-            members[pattern] = members.get(pattern, 0) + 1
+        for pattern in patterns_of(name):
+            if pattern in members:
+                members[pattern] += 1
+    weight = {
+        pattern: (count * standing(pattern) ** 2, -pattern.index("*"))
+        for pattern, count in members.items()
+        if count > 1
+    }
     result = {}
-    for name, patterns in choices.items():
-        shared = [pattern for pattern in patterns if members[pattern] > 1]
-        result[name] = max(
-            shared, key=lambda pattern: (members[pattern] * standing(pattern) ** 2, -pattern.index("*")), default=name
-        )
+    for name in names:
+        shared = [pattern for pattern in patterns_of(name) if pattern in weight]
+        result[name] = max(shared, key=weight.__getitem__, default=name)
     return result
+
+
+class _Sieve:
+    """Tells what is met a second time, and now and then what is not, in a few bytes for each.
+
+    Args:
+        count: of names.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._mask = (1 << (count * SLOTS).bit_length()) - 1
+        self._seen = bytearray(self._mask + 1)
+
+    def meets(self, thing: Hashable) -> bool:
+        slot = hash(thing) & self._mask
+        if self._seen[slot]:
+            return True
+        self._seen[slot] = 1
+        return False
 
 
 def _folders_at(level: int, families: set[str]) -> dict[str, str]:
     """The new names of families whose folder, ``level`` above the name, varies."""
+    sieve = _Sieve(len(families))
     places: dict[tuple[str, str], set[str]] = {}
+    several = {place[::2] for family in families if (place := _place(family, level)) and sieve.meets(place[::2])}
     for family in families:
-        parts = family.split("/")
-        if len(parts) > level:
-            place = ("/".join(parts[: -level - 1]), "/".join(parts[-level:]))
-            places.setdefault(place, set()).add(parts[-level - 1])
+        if (place := _place(family, level)) and place[::2] in several:
+            places.setdefault((place[0], place[2]), set()).add(place[1])
     renamed: dict[str, str] = {}
     for (before, after), folders in places.items():
         if len(folders) < 2:
@@ -78,19 +102,44 @@ def _folders_at(level: int, families: set[str]) -> dict[str, str]:
     return renamed
 
 
+def _place(family: str, level: int) -> tuple[str, str, str] | None:
+    """What stands before the folder ``level`` above the name, the folder, and what stands behind it."""
+    head, after = family, ""
+    for _ in range(level):
+        head, slash, part = head.rpartition("/")
+        if not slash:
+            return None
+        after = f"{part}/{after}" if after else part
+    before, _, folder = head.rpartition("/")
+    return before, folder, after
+
+
 def _file_patterns(path: str) -> list[str]:
-    place = PurePosixPath(path)
-    folder = "" if str(place.parent) == "." else f"{place.parent}/"
-    return [f"{folder}{pattern}{place.suffix}" for pattern in _word_patterns(place.stem)]
+    folder, slash, name = path.rpartition("/")
+    stem = _stem(name)
+    return [f"{folder}{slash}{pattern}{name[len(stem) :]}" for pattern in _word_patterns(stem)]
+
+
+def _stem(name: str) -> str:
+    """A name without its suffix; a dot that it begins or ends with makes none."""
+    dot = name.rfind(".")
+    return name[:dot] if 0 < dot < len(name) - 1 else name
 
 
 def _word_patterns(name: str) -> list[str]:
-    words = _WORDS.split(name)  # words at even places, separators between them
+    begins, ends = [0], []
+    for separator in _SEPARATOR.finditer(name):
+        ends.append(separator.start())
+        begins.append(separator.end())
+    ends.append(len(name))
+    words = len(begins)
+    # one word less than all of them varies at most, and as many as have their separators among the varying
+    most = (MAX_VARYING + 1) // 2
     return [
-        f"{''.join(words[:start])}*{''.join(words[end:])}"
-        for start in range(0, len(words), 2)
-        for end in range(start + 1, len(words) + 1, 2)
-        if end - start < len(words) and end - start <= MAX_VARYING
+        f"{name[: begins[first]]}*{name[ends[last] :]}"
+        for first in range(words)
+        for last in range(first, min(first + most, words))
+        if last - first + 1 < words
     ]
 
 
@@ -99,7 +148,7 @@ def _telling_patterns(name: str) -> list[str]:
 
 
 def _standing(pattern: str) -> int:
-    return sum(word not in ("", "*") for word in _WORDS.split(PurePosixPath(pattern).stem)[::2])
+    return sum(word not in ("", "*") for word in _WORDS.split(_stem(pattern.rpartition("/")[2]))[::2])
 
 
 def _telling(pattern: str) -> int:

@@ -13,6 +13,8 @@ from holdfast.inventory.scan_status import STATUSES, Status, Used, find_rivals, 
 from holdfast.inventory.tracking import Tracking
 from holdfast.inventory.tree import File
 
+UNUSED = Used()
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -118,7 +120,7 @@ class _Judge:
         label, digests, summary = item.label, item.digests, item.digests.summary
         assert summary is not None
         versions = self._versions(label, digests.weights)
-        used = self._used.get(label, Used())
+        used = self._used.get(label, UNUSED)
         status, why = self._status(label, used, versions)
         return ModelFile(
             path=label,
@@ -154,7 +156,7 @@ class _Judge:
                 len(items),
                 sum(item.size for item in items if item.link is None),
                 {status: count for status in STATUSES if (count := sum(item.status == status for item in items))},
-                self._family_used.get(name, Used()),
+                self._family_used.get(name, UNUSED),
                 rivals.get(name, ()),
             )
             for name, items in members.items()

@@ -1,5 +1,6 @@
 """What a model file is to its project: registered, primary, secondary, unreferenced, backup or cache."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,20 +32,24 @@ def find_rivals(families: Mapping[str, Sequence[str]]) -> list[list[str]]:
     Args:
         families: the members (paths) of each family's pattern.
     """
-    parts = {
-        family: {part for path in members if (part := varying_part(path, family)) is not None}
-        for family, members in families.items()
-        if len(members) > 1
-    }
     groups: list[list[str]] = []
-    for family in sorted(parts):
-        if not parts[family]:
+    known: dict[frozenset[str], int] = {}  # what stands for the `*`, and the first group that has such a family
+    by_part: dict[str, list[frozenset[str]]] = {}
+    for family, members in sorted(families.items()):
+        parts = frozenset(part for path in members if (part := varying_part(path, family)) is not None)
+        if len(members) < 2 or not parts:
             continue
-        home = next((group for group in groups if any(_rivals(parts[family], parts[other]) for other in group)), None)
-        if home is None:
-            groups.append([family])
-        else:
-            home.append(family)
+        # only what shares a part can be a rival: a hundred thousand families are not compared each with each
+        shared = Counter(other for part in parts for other in by_part.get(part, ()))
+        homes = [known[other] for other, count in shared.items() if count >= RIVAL_SHARE * min(len(parts), len(other))]
+        home = min(homes, default=len(groups))
+        if home == len(groups):
+            groups.append([])
+        groups[home].append(family)
+        if parts not in known:
+            for part in parts:
+                by_part.setdefault(part, []).append(parts)
+        known[parts] = min(home, known.get(parts, home))
     return [group for group in groups if len(group) > 1]
 
 
@@ -65,7 +70,3 @@ def rank_families(rivals: Sequence[Sequence[str]], usage: Mapping[str, Used]) ->
         best = max(group, key=lambda family: weight[family])
         result.update({family: best for family in group if weight[family] < weight[best]})
     return result
-
-
-def _rivals(ours: set[str], theirs: set[str]) -> bool:
-    return len(ours & theirs) >= RIVAL_SHARE * min(len(ours), len(theirs))

@@ -36,7 +36,33 @@ COLUMNS = {
 
 def rows_of(report: ScanReport) -> list[dict[str, Any]]:
     """A row for each model file; lists and counts by dtype are texts: ``float32:1200 int64:8``."""
-    return [_row(model) for model in report.models]
+    return [row_of(model) for model in report.models]
+
+
+def row_of(model: ModelFile) -> dict[str, Any]:
+    """The values of a model file by their names."""
+    return {
+        "path": text_of(model.path),
+        "size": model.size,
+        "modified": model.modified,
+        "format": model.format,
+        "parameters": model.parameters,
+        "dtypes": " ".join(f"{dtype}:{count}" for dtype, count in model.dtypes.items()),
+        "optimizer_nbytes": model.optimizer_nbytes,
+        "family": text_of(model.family),
+        "status": model.status,
+        "why": text_of(model.why),
+        "tracked": model.tracked,
+        "references": model.used.references,
+        "scripts": model.used.scripts,
+        "configs": model.used.configs,
+        "mentions": model.used.mentions,
+        "versions": text_of(" ".join(model.versions)),
+        "weights": model.weights,
+        "digest": model.digest,
+        "link": None if model.link is None else text_of(model.link),
+        "opaque": text_of(model.opaque),
+    }
 
 
 def csv_of(report: ScanReport) -> str:
@@ -57,18 +83,6 @@ def write_parquet(report: ScanReport, path: Path) -> None:
     write_atomically(path, parquet_of(COLUMNS, rows_of(report)))
 
 
-def _row(model: ModelFile) -> dict[str, Any]:
-    values = {
-        "dtypes": " ".join(f"{dtype}:{count}" for dtype, count in model.dtypes.items()),
-        "references": model.used.references,
-        "scripts": model.used.scripts,
-        "configs": model.used.configs,
-        "mentions": model.used.mentions,
-        "versions": " ".join(model.versions),
-    }
-    return {name: _text(values[name] if name in values else getattr(model, name)) for name in COLUMNS}
-
-
-def _text(value: Any) -> Any:
+def text_of(value: str) -> str:
     """Names of files need not be text: what is none is written as an escape."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return value.encode("utf-8", "backslashreplace").decode()

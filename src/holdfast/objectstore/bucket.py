@@ -104,7 +104,7 @@ class BucketStore:
         import obstore
 
         path = self._path(key)
-        return self._info(self._ask(key, lambda: obstore.head(self._reader(), path)))
+        return self.info_of(self._ask(key, lambda: obstore.head(self._reader(), path)))
 
     def get(self, key: str, *, etag: str = "") -> bytes:
         """An object's bytes: all of one state of it."""
@@ -238,7 +238,7 @@ class BucketStore:
                 # some tools mark a folder by an empty object `folder/`; obstore drops the slash
                 if meta["path"] == top:
                     continue
-                info = self._info(meta)
+                info = self.info_of(meta)
                 ordered = ordered and info.key > last
                 last = info.key
                 yield info
@@ -250,6 +250,14 @@ class BucketStore:
         folder = check_folder(prefix)
         found = self._ask(folder, lambda: obstore.list_with_delimiter(self._reader(), self._below(folder) or None))
         return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
+
+    def info_of(self, meta: "ObjectMeta") -> ObjectInfo:
+        """What obstore says of an object, in our words."""
+        key = meta["path"][len(self.place.prefix) :].lstrip("/")
+        etag = meta["e_tag"] or ""
+        if etag and not etag.endswith('"'):  # Azure leaves the quotes out in listings, and wants them in questions
+            etag = f'"{etag}"'
+        return ObjectInfo(key, meta["size"], etag, meta["last_modified"])
 
     def _get(self, key: str, span: tuple[int, int] | None, etag: str) -> "Bytes":
         import obstore
@@ -369,13 +377,6 @@ class BucketStore:
 
     def _name(self, key: str) -> str:
         return self.place.name(key)
-
-    def _info(self, meta: "ObjectMeta") -> ObjectInfo:
-        key = meta["path"][len(self.place.prefix) :].lstrip("/")
-        etag = meta["e_tag"] or ""
-        if etag and not etag.endswith('"'):  # Azure leaves the quotes out in listings, and wants them in questions
-            etag = f'"{etag}"'
-        return ObjectInfo(key, meta["size"], etag, meta["last_modified"])
 
 
 def _check_process() -> None:

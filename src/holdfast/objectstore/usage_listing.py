@@ -36,10 +36,6 @@ def list_folder(store: ObjectStore, prefix: str = "") -> tuple[list[str], list[O
             raise failure_of(error, store.place, folder) from None
 
     found = store.retry.run(ask, known=False)
-    objects = [
-        ObjectInfo(meta["path"][len(store.place.prefix) :].lstrip("/"), meta["size"], "", meta["last_modified"])
-        for meta in found["objects"]
-        if meta["path"] != top
-    ]
+    objects = [store.info_of(meta) for meta in found["objects"] if meta["path"] != top]
     folders = sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
     return folders, sorted(objects, key=lambda info: info.key)

@@ -23,7 +23,7 @@ from holdfast.repo.dvcfiles import (
 
 # DVC 3 keeps objects in files/md5/xx/, DVC 2 kept them in xx/
 STORES = ((MD5, "files/md5"), (LEGACY_MD5, ""))
-_PLACES = dict(STORES)
+_TOPS = {name: f"{place}/" if place else "" for name, place in STORES}
 RUN_CACHE = "runs"
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
@@ -75,7 +75,7 @@ def object_path(folder: Path, hash_name: str, oid: str) -> Path:
 
 def object_name(folder: str, hash_name: str, oid: str) -> str:
     """The same as text: of 100,000 objects paths take two seconds."""
-    return os.path.join(folder, _PLACES[hash_name], oid[:2], oid[2:])  # noqa: PTH118
+    return f"{folder}/{_TOPS[hash_name]}{oid[:2]}/{oid[2:]}"
 
 
 def list_objects(folder: Path) -> list[CacheObject]:
@@ -87,7 +87,8 @@ def list_objects(folder: Path) -> list[CacheObject]:
         OSError: a folder of the cache cannot be listed.
     """
     found = [entry for hash_name, place in STORES for entry in _list_store(folder, hash_name, place)]
-    return sorted(found, key=attrgetter("path"))
+    found.sort(key=attrgetter("path"))  # those of each place are in order already
+    return found
 
 
 def read_members(folder: Path, hash_name: str, oid: str) -> list[tuple[str, str]] | None:
@@ -132,20 +133,20 @@ def _list_store(folder: Path, hash_name: str, place: str) -> Iterator[CacheObjec
     top = folder / place
     if not top.is_dir():
         return
-    for prefix in os.scandir(top):
-        if not (_PREFIX.fullmatch(prefix.name) and prefix.is_dir()):
-            continue
-        below = f"{place}/{prefix.name}" if place else prefix.name
+    is_object, ask, make = _REST.fullmatch, os.stat, CacheObject._make
+    for prefix in sorted(entry.name for entry in os.scandir(top) if _PREFIX.fullmatch(entry.name) and entry.is_dir()):
+        below = f"{place}/{prefix}/" if place else f"{prefix}/"
         # from within the folder: of very many objects it takes a third of the time of whole paths
-        descriptor = os.open(prefix.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(top / prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for name in filter(_REST.fullmatch, os.listdir(descriptor)):  # noqa: PTH208 - no Path does it
+            for name in sorted(filter(is_object, os.listdir(descriptor))):  # noqa: PTH208 - no Path does it
                 try:
-                    status = os.stat(name, dir_fd=descriptor)
+                    status = ask(name, dir_fd=descriptor)
                 except FileNotFoundError:
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    changed = max(status.st_mtime, status.st_ctime)
-                    yield CacheObject(hash_name, prefix.name + name, f"{below}/{name}", status.st_size, changed)
+                    written, changed = status.st_mtime, status.st_ctime
+                    later = written if written > changed else changed  # as `max` in a third of its time
+                    yield make((hash_name, prefix + name, below + name, status.st_size, later, ""))
         finally:
             os.close(descriptor)

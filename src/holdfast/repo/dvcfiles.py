@@ -10,9 +10,10 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holdfast.repo.canonical import Entry, read_dvc_file, read_stage, split_lock
+if TYPE_CHECKING:
+    from holdfast.repo.canonical import Entry
 
 MD5 = "md5"
 LEGACY_MD5 = "md5-dos2unix"
@@ -82,6 +83,8 @@ def read_lock(data: bytes, folder: str, definitions: Mapping[str, StageDefinitio
     Raises:
         UnreadableFileError: it is no lock file.
     """
+    from holdfast.repo.canonical import split_lock  # imported here: see read_lock_stage
+
     result: list[Out] = []
     for name, lines in split_lock(data) or [("", b"")]:
         outs = read_lock_stage(lines, folder, name, find_definition(definitions, name))
@@ -93,6 +96,9 @@ def read_lock(data: bytes, folder: str, definitions: Mapping[str, StageDefinitio
 
 def read_lock_stage(lines: bytes, folder: str, name: str, definition: StageDefinition) -> list[Out] | None:
     """The outs of one stage of a lock, from `holdfast.repo.canonical.split_lock`; None where it is not in that form."""
+    # imported here: its patterns take 2 ms to compile, and mostly a cache knows what files say
+    from holdfast.repo.canonical import read_stage
+
     entries = read_stage(lines)
     if entries is None:
         return None
@@ -127,6 +133,8 @@ def read_dvc(data: bytes, folder: str) -> list[Out]:
     Raises:
         UnreadableFileError: it is no such file.
     """
+    from holdfast.repo.canonical import read_dvc_file  # imported here: see read_lock_stage
+
     entries = read_dvc_file(data)
     if entries is None:
         return read_dvc_as_yaml(data, folder)
@@ -213,7 +221,7 @@ def read_run_cache_entry(data: bytes) -> tuple[str, list[Out]]:
     return " && ".join(command) if isinstance(command, list) else str(command or ""), outs
 
 
-def _canonical(entry: Entry, base: str, stage: str | None) -> Iterator[Out]:
+def _canonical(entry: "Entry", base: str, stage: str | None) -> Iterator[Out]:
     where = _joined(base, entry.path)
     for name in _hash_names(entry.hashed, entry.path):
         yield Out(where, name, entry.oid, entry.size, entry.nfiles, stage)

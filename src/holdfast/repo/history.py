@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from holdfast.errors import IntegrityError
 from holdfast.repo.answers import Answer, digest_of, place_of
-from holdfast.repo.dvcfiles import DVC_SUFFIX, LOCK_FILE, PIPELINE_FILE, Out, UnreadableFileError
-from holdfast.repo.gitfolder import GitFolder, git_folder_of
+from holdfast.repo.answers import Sighting as Sighting
+from holdfast.repo.dvcfiles import DVC_SUFFIX, LOCK_FILE, PIPELINE_FILE, UnreadableFileError
+from holdfast.repo.gitfolder import GitFolder, RefState, git_folder_of
 from holdfast.repo.objects import GitObjects
 from holdfast.repo.recordcache import RecordCache
 from holdfast.repo.records import DamagedFileError, MissingObjectError, Named, Records, file_key, reads
@@ -34,22 +35,6 @@ _FILES_OF = "files of "  # what the answer with a repository's loose files is ke
 
 class UnreadableDvcFileError(IntegrityError):
     """A DVC file in a commit or in the workspace cannot be read, so what it names is unknown."""
-
-
-class Sighting(NamedTuple):
-    """An object's name, and where it was seen.
-
-    Args:
-        out: path and object.
-        file: the file that says so, from the git root.
-        origin: the commit or workspace that has the file.
-        version: ``app/name@v3`` where the file is a registry version's.
-    """
-
-    out: Out
-    file: str
-    origin: Origin
-    version: str | None = None
 
 
 class HistoryReader:
@@ -101,27 +86,22 @@ class HistoryReader:
             UsageError: the date is none.
         """
         state = self.folder.state()
-        place, digest = place_of(self.folder, roots), digest_of(state)
-        # what a revision's name leads to may change where no ref does, a limit that moves with the clock never comes
-        # again, and an answer tells all, met before or not
-        answers = not roots.revisions and roots.since is None and not self._met and not self._given.named
-        if answers and (answer := self._cache.answer(place, digest)) is not None:
-            self.reached.update(answer.reached)
-            self._given = answer
-            if answer.named:
-                outs, files, versions = zip(*answer.named, strict=True)
-                yield from map(Sighting._make, zip(outs, files, answer.origins, versions, strict=True))
-            return
-        answer = Answer()
-        for origin in order_commits(self.objects, list_tips(self.folder, self.objects, state), roots):
-            self.reached.add(origin.commit)
-            answer.reached.append(origin.commit)
-            for entry in self._read_entries(origin):
-                answer.named.append(entry)
-                answer.origins.append(origin)
-                yield Sighting(entry.out, entry.file, origin, entry.version)
-        if answers:
-            self._found = (place, digest, answer)
+        kept = self._kept_answer(state, roots)
+        yield from self._read_refs(state, roots, Answer()) if kept is None else kept
+
+    def answer_refs(self, roots: Roots = EVERYTHING) -> Answer:
+        """What `read_refs` yields, as one answer, of which only that is made which is asked for.
+
+        Raises besides:
+            UnknownRevisionError, UsageError: as of `read_refs`.
+        """
+        state = self.folder.state()
+        answer = self._kept_answer(state, roots)
+        if answer is None:
+            answer = Answer()
+            for _ in self._read_refs(state, roots, answer):
+                pass
+        return answer
 
     def read_reflogs(self) -> Iterator[Sighting]:
         """What commits say that only a reflog reaches; those that cannot be read are passed over. After `read_refs`."""
@@ -158,6 +138,32 @@ class HistoryReader:
         if self._known_files is not None and self._used_files.keys() - self._known_files.keys():
             self._cache.keep_answer(_FILES_OF + str(self.folder.path), b"", Answer(files=self._used_files))
         self._cache.save(self.objects)
+
+    def _keeps_answer(self, roots: Roots) -> bool:
+        # what a revision's name leads to may change where no ref does, a limit that moves with the clock never comes
+        # again, and an answer tells all, met before or not
+        return not roots.revisions and roots.since is None and not self._met and not len(self._given)
+
+    def _kept_answer(self, state: RefState, roots: Roots) -> Answer | None:
+        """The answer of an earlier time, where refs are as they were."""
+        if not self._keeps_answer(roots):
+            return None
+        answer = self._cache.answer(place_of(self.folder, roots), digest_of(state))
+        if answer is not None:
+            self.reached.update(answer.reached)
+            self._given = answer
+        return answer
+
+    def _read_refs(self, state: RefState, roots: Roots, answer: Answer) -> Iterator[Sighting]:
+        """What every commit says that is chosen, which goes into ``answer``, too."""
+        keeps = self._keeps_answer(roots)
+        for origin in order_commits(self.objects, list_tips(self.folder, self.objects, state), roots):
+            self.reached.add(origin.commit)
+            answer.reached.append(origin.commit)
+            for entry in self._read_entries(origin):
+                yield answer.add(entry, origin)
+        if keeps:
+            self._found = (place_of(self.folder, roots), digest_of(state), answer)
 
     def _read_commit(self, origin: Origin) -> Iterator[Sighting]:
         for entry in self._read_entries(origin):

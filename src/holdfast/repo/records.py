@@ -6,11 +6,10 @@ numbered, so that it can be written down (see `holdfast.repo.recordcache`) and m
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from holdfast.repo.canonical import split_lock
 from holdfast.repo.dvcfiles import (
     DVC_SUFFIX,
     LOCK_FILE,
@@ -203,17 +202,19 @@ class Records:
 
     def _read(
         self, path: str, folder: str, name: str, data: bytes, definition: str, read: Callable[[str], bytes]
-    ) -> Iterator[int]:
+    ) -> list[int]:
         if name == LOCK_FILE:
             if definition and definition not in self._definitions:
                 self._definitions[definition] = read_definitions(read(definition))
-            yield from self._lock(path, folder, data, definition)
-        elif name.endswith(DVC_SUFFIX):
-            yield from (self._number(out, path, None) for out in read_dvc(data, folder))
-        elif (out := read_version(data, path)) is not None:
-            yield self._number(out, path, version_name(path))
+            return self._lock(path, folder, data, definition)
+        if name.endswith(DVC_SUFFIX):
+            return [self._number(out, path, None) for out in read_dvc(data, folder)]
+        out = read_version(data, path)
+        return [] if out is None else [self._number(out, path, version_name(path))]
 
     def _lock(self, path: str, folder: str, data: bytes, definition: str) -> list[int]:
+        from holdfast.repo.canonical import split_lock  # imported here: see read_lock_stage
+
         definitions = self._definitions.get(definition, {})
         result: list[int] = []
         for name, lines in split_lock(data) or [("", b"")]:

@@ -8,6 +8,7 @@ find the file that another one is a cast of, some.
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,33 @@ class Casts:
                 self.found.setdefault(blob_id(cast(numbers, WIDE, target).data.cast("B")), number)
 
 
+class CastNames(NamedTuple):
+    """What tells whether one file is a cast of another.
+
+    Attributes:
+        casts: what some of its float32 pieces would be cast to.
+        halves: some of its pieces of half as many bytes.
+    """
+
+    casts: tuple[bytes, ...]
+    halves: tuple[bytes, ...]
+
+
+def cast_names(source: Source, split: Split) -> CastNames:
+    """The names of a file for `CastFiles`.
+
+    Raises:
+        IntegrityError: it ended before its size.
+        OSError: it cannot be read.
+    """
+    casts = []
+    for piece in _shortest(piece for piece in split.pieces if piece.dtype == WIDE and piece.slot):
+        numbers = np.frombuffer(read_exactly(source, piece.offset, piece.length), ELEMENTS[WIDE].unsigned)
+        casts += [blob_id(cast(numbers, WIDE, target).data.cast("B")) for target in sorted(HALVES)]
+    halves = _shortest(piece for piece in split.pieces if piece.wide)
+    return CastNames(tuple(casts), tuple(blob_id(read_exactly(source, piece.offset, piece.length)) for piece in halves))
+
+
 class CastFiles:
     """Knows files of float32 tensors by what they would be cast to."""
 
@@ -64,24 +92,15 @@ class CastFiles:
             IntegrityError: it ended before its size.
             OSError: it cannot be read.
         """
-        self._note(oid, source, split)
-        return self._origin(source, split)
+        return self.origin(oid, cast_names(source, split))
 
-    def _note(self, oid: str, source: Source, split: Split) -> None:
-        for piece in _shortest(piece for piece in split.pieces if piece.dtype == WIDE and piece.slot):
-            numbers = np.frombuffer(read_exactly(source, piece.offset, piece.length), ELEMENTS[WIDE].unsigned)
-            for target in sorted(HALVES):
-                self._files[blob_id(cast(numbers, WIDE, target).data.cast("B"))] = oid
+    def origin(self, oid: str, names: CastNames) -> str | None:
+        """The same by its names alone."""
+        self._files.update(dict.fromkeys(names.casts, oid))
         while len(self._files) > MAX_REMEMBERED:
             self._files.popitem(last=False)
-
-    def _origin(self, source: Source, split: Split) -> str | None:
-        ids = (
-            blob_id(read_exactly(source, piece.offset, piece.length))
-            for piece in _shortest(piece for piece in split.pieces if piece.wide)
-        )
-        found = Counter(self._files[name] for name in ids if name in self._files)
-        return min(found, key=lambda oid: (-found[oid], oid)) if found else None
+        found = Counter(self._files[name] for name in names.halves if name in self._files)
+        return min(found, key=lambda other: (-found[other], other)) if found else None
 
 
 def _shortest(pieces: Iterable[Piece]) -> list[Piece]:

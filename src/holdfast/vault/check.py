@@ -4,21 +4,24 @@ The structure: every segment can be read, every pack that one names is there in 
 is in one, with its bases. With ``read_data`` all packs are fetched, all blobs decoded, all files put together.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from holdfast.errors import IntegrityError
-from holdfast.objectstore.parallel import concurrently
-from holdfast.objectstore.store import ObjectNotFoundError, ObjectStore
-from holdfast.vault.listing import listing_of
-from holdfast.vault.oids import check_md5, hasher_of
-from holdfast.vault.pack import footer_entries, footer_of, footer_rows, parse_key
-from holdfast.vault.reading import BrokenBlobError, MissingBlobError, Place, Plan, Reader, decode_chain
-from holdfast.vault.records import DamagedVaultError, Entry, Recipe
+from holdfast.objectstore.store import ObjectStore
+from holdfast.vault.check_reading import Here, PackRead, PackToRead
+from holdfast.vault.pack import parse_key
+from holdfast.vault.reading import Place
+from holdfast.vault.records import Entry, Recipe
 from holdfast.vault.segment import INDEX
 from holdfast.vault.survey import Survey, survey
+
+if TYPE_CHECKING:
+    from holdfast.vault.check_partitions import Spread
 
 # what may be wrong
 SEGMENT, CONDEMNED = "damaged segment", "damaged condemned generation"
@@ -28,8 +31,6 @@ CONFLICT, DAMAGED_FILE = "file with two contents", "damaged file"
 # what is no damage
 ORPHAN_PACK, CONDEMNED_PACK = "orphan pack", "condemned pack"
 HARMLESS = frozenset({ORPHAN_PACK, CONDEMNED_PACK})
-
-PACKS_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def check_vault(
     read_data: bool = False,
     share: float = 1.0,
     progress: Callable[[str, int, int], None] | None = None,
+    spread: "Spread | None" = None,
 ) -> CheckResult:
     """Check a vault.
 
@@ -96,27 +98,35 @@ def check_vault(
         read_data: fetch, decode and put together everything, too.
         share: how much of the packs and of the files that is done for; which ones is told by their names.
         progress: is called with ``packs`` or ``files``, how many are done, and how many there are.
+        spread: what else reads, with the same findings; None for this process alone.
 
     Raises:
         StoreError: the store cannot be read.
+        WorkersLostError: what else was to read is gone; what it had read is not read again.
+        OSError: it cannot be noted what was read.
     """
     found = survey(store, jobs)
     findings, bad = structure_findings(found)
     packs_read = files_read = 0
+    tell = progress or (lambda _what, _done, _total: None)
     if read_data:
-        keys = [key for key in sorted(found.packs) if _sampled(key, share)]
-        for number, (finding, places) in enumerate(_read_packs(found, store, keys, jobs), 1):
-            findings += finding
-            bad |= places
-            packs_read = number
-            if progress:
-                progress("packs", number, len(keys))
-        recipes = _readable(found, bad, share)
-        for number, finding in enumerate(_read_files(found, store, recipes, bad, jobs), 1):
-            findings += finding
-            files_read = number
-            if progress:
-                progress("files", number, len(recipes))
+        packs = _packs(found, share)
+        entries = {pack.key: pack.entries for pack in packs}
+        with (
+            contextlib.nullcontext(Here(store, found.entries, jobs)) if spread is None else spread.begun(found) as parts
+        ):
+            for read in parts.read_packs(packs, partial(tell, "packs")):
+                more, places = _pack_findings(found, read, entries[read.key])
+                findings += more
+                bad |= places
+            packs_read = len(packs)
+            recipes = _readable(found, bad, share)
+            good = [entry for entry in found.entries if (entry.pack, entry.offset) not in bad]
+            damages = parts.read_files(recipes, good, partial(tell, "files"))
+            for recipe, damage in zip(recipes, damages, strict=True):
+                if damage:
+                    findings.append(Finding(DAMAGED_FILE, recipe.oid, damage, (recipe.oid,)))
+            files_read = len(recipes)
     findings.sort(key=lambda finding: (finding.harmless, finding.kind, finding.key))
     return CheckResult(
         tuple(findings), len(found.packs), packs_read, len(set(found.oids)), files_read, len(found.entries)
@@ -168,80 +178,36 @@ def _users(recipes: Iterable[Recipe], names: set[bytes], lost: Collection[str]) 
     return {name: tuple(sorted(oids)) for name, oids in users.items()}
 
 
-def _read_packs(
-    found: Survey, store: ObjectStore, keys: Sequence[str], jobs: int
-) -> Iterator[tuple[list[Finding], set[Place]]]:
-    """For each pack what is wrong with it and its blobs, and the places that cannot be read for it."""
-    named = found.named()
+def _pack_findings(found: Survey, read: PackRead, entries: Sequence[Entry]) -> tuple[list[Finding], set[Place]]:
+    """What to tell of a pack, and the places in it that cannot be read."""
+    key, damage, broken = read
+    places = {(key, offset) for offset, _ in broken}
+    if damage:
+        lost = found.absent(places)[1] if places else set()
+        kind = CONDEMNED_PACK if key in found.condemned.packs and not lost else DAMAGED_PACK
+        kind = kind if key in found.named() else ORPHAN_PACK
+        return [Finding(kind, key, damage, tuple(sorted(lost)))], places
+    names = {entry.offset: entry.id.hex() for entry in entries}
+    return [
+        Finding(
+            DAMAGED_BLOB,
+            f"{names[offset]} at byte {offset} of {key}",
+            reason,
+            tuple(sorted(found.absent({(key, offset)})[1])),
+        )
+        for offset, reason in broken
+    ], places
+
+
+def _packs(found: Survey, share: float) -> list[PackToRead]:
+    """The packs of the sample, ordered by their keys."""
+    keys = [key for key in sorted(found.packs) if _sampled(key, share)]
     entries: dict[str, list[Entry]] = {key: [] for key in keys}
     for entry in found.entries:
         if entry.pack in entries:
             entries[entry.pack].append(entry)
-    reader = _reader(found, store, jobs)
-
-    def fetch(key: str) -> bytes | None:
-        try:
-            return store.get(key)
-        except ObjectNotFoundError:  # deleted by a collector since it was listed
-            return None
-
-    for key, data in zip(keys, concurrently(fetch, keys, min(jobs, PACKS_AHEAD)), strict=True):
-        if data is None:
-            yield [], set()
-            continue
-        damage = _pack_damage(key, data, entries[key], named=key in named)
-        broken = _broken_blobs(reader, data, entries[key], jobs)
-        places = {(entry.pack, entry.offset) for entry, _ in broken}
-        findings = []
-        if damage:
-            lost = found.absent(places)[1] if places else set()
-            kind = CONDEMNED_PACK if key in found.condemned.packs and not lost else DAMAGED_PACK
-            kind = ORPHAN_PACK if key not in named else kind
-            findings.append(Finding(kind, key, damage, tuple(sorted(lost))))
-        else:
-            findings += [
-                Finding(
-                    DAMAGED_BLOB,
-                    f"{entry.id.hex()} at byte {entry.offset} of {key}",
-                    reason,
-                    tuple(sorted(found.absent({(entry.pack, entry.offset)})[1])),
-                )
-                for entry, reason in broken
-            ]
-        yield findings, places
-
-
-def _pack_damage(key: str, data: bytes, entries: Sequence[Entry], *, named: bool) -> str:
-    """What is wrong with a pack as a whole; empty for nothing."""
-    try:
-        rows = footer_rows(footer_of(data, key), key, len(data))
-        listed = listing_of(rows, footer_entries(rows, key))
-    except IntegrityError as error:
-        return error.message
-    # a collector that gives packs another segment leaves out what nobody needs
-    if named and not set(entries) <= set(listed.entries):
-        return f"{key} holds other blobs than the index says"
-    return ""
-
-
-def _broken_blobs(reader: Reader, data: bytes, entries: Sequence[Entry], jobs: int) -> list[tuple[Entry, str]]:
-    """The blobs of a pack that do not decode to what they are named after."""
-    view = memoryview(data)
-
-    def reason(entry: Entry) -> str:
-        try:
-            below = reader.plan([entry.base]).chain(entry.base) if entry.base else []
-            stored = dict(reader.fetch(below))
-            stored[entry.pack, entry.offset] = view[entry.offset : entry.offset + entry.stored]
-            decode_chain([entry, *below], stored)
-        except BrokenBlobError as error:
-            return error.message if error.entry == entry else ""  # its base's pack is told of by itself
-        except DamagedVaultError:
-            return ""
-        return ""
-
-    reasons = concurrently(reason, entries, jobs)
-    return [(entry, text) for entry, text in zip(entries, reasons, strict=True) if text]
+    named = found.named()
+    return [PackToRead(key, key in named, tuple(entries[key])) for key in keys]
 
 
 def _readable(found: Survey, bad: set[Place], share: float) -> list[Recipe]:
@@ -251,42 +217,6 @@ def _readable(found: Survey, bad: set[Place], share: float) -> list[Recipe]:
         recipe.oid: recipe for recipe in found.recipes() if recipe.oid not in lost and _sampled(recipe.oid, share)
     }
     return list(recipes.values())
-
-
-def _read_files(
-    found: Survey, store: ObjectStore, recipes: Sequence[Recipe], bad: set[Place], jobs: int
-) -> Iterator[list[Finding]]:
-    reader = _reader(found, store, jobs)
-    for recipe in recipes:
-        digest, md5, size = blake3(), hasher_of(recipe.oid), 0
-        try:
-            plan: Plan = reader.plan((piece.blob for piece in recipe.pieces), frozenset(bad))
-            windows = reader.read(plan, [piece.blob for piece in recipe.pieces])
-            window: dict[bytes, bytes] = {}
-            for piece in recipe.pieces:
-                while piece.blob not in window:
-                    window = next(windows)
-                part = memoryview(window[piece.blob])[piece.offset : piece.offset + piece.length]
-                digest.update(part)
-                size += len(part)
-                if md5 is not None:
-                    md5.update(part)
-            if digest.digest() != recipe.digest or size != recipe.size:
-                raise DamagedVaultError(f"{recipe.oid} is not put together as its recipe says")
-            check_md5(recipe.oid, md5, "What the vault has")
-        except (BrokenBlobError, MissingBlobError):
-            yield []  # told of with its pack
-        except IntegrityError as error:
-            yield [Finding(DAMAGED_FILE, recipe.oid, error.message, (recipe.oid,))]
-        else:
-            yield []
-
-
-def _reader(found: Survey, store: ObjectStore, jobs: int) -> Reader:
-    places: dict[bytes, list[Entry]] = {}
-    for entry in found.entries:
-        places.setdefault(entry.id, []).append(entry)
-    return Reader(store, lambda ids: {name: places[name] for name in ids if name in places}, jobs)
 
 
 def _sampled(name: str, share: float) -> bool:

@@ -29,7 +29,7 @@ from holdfast.vault.codec_elements import CODES, DTYPES
 from holdfast.vault.codec_kernels import fastest_loops
 from holdfast.vault.codec_loops import Loops
 from holdfast.vault.codec_numpy import NumpyLoops
-from holdfast.vault.small_files import SmallFile, answer_to, files_in, request_of
+from holdfast.vault.small_files import Answer, Asked, answer_of, answer_to, none_of, request_of
 
 # a process is started in 0.2 s, and takes 90 MB
 WORTH_BYTES = 48 << 20
@@ -65,7 +65,9 @@ class Coders:
             for coder in self._all:
                 threading.Thread(target=self._begin, args=(coder, nbytes), name="holdfast-coder", daemon=True).start()
 
-    def encode(self, data: bytes, dtype: str, base: bytes | None = None, base_dtype: str | None = None) -> bytes:
+    def encode(
+        self, data: bytes, dtype: str, base: bytes | None = None, base_dtype: str | None = None
+    ) -> bytes | memoryview:
         """As of `holdfast.vault.codec.encode`.
 
         Raises:
@@ -81,18 +83,28 @@ class Coders:
             return encode(data, dtype, base, base_dtype=base_dtype)
         self._free.put(coder)
         if failed:
-            raise EncodingError(answer.decode())
+            raise EncodingError(bytes(answer).decode())
         return answer
 
-    def read(self, paths: Sequence[str | Path]) -> list[SmallFile | None]:
-        """Small files, read by one of them; None for each where that is not to be had."""
+    def read(self, files: Sequence[Asked], begun: int) -> Answer:
+        """Small files, read and put together by one of them; none is taken where that is not to be had.
+
+        Args:
+            files: as of `holdfast.vault.small_files.request_of`.
+            begun: how many bytes the blob has that is begun.
+
+        Raises:
+            EncodingError: as of `encode`.
+        """
         try:
             coder = self._free.get(timeout=_SOON_SECONDS)
-            answer = coder.read(request_of(paths))
+            failed, answer = coder.read(request_of(files, begun))
         except (Empty, OSError):
-            return [None] * len(paths)
+            return none_of(files)
         self._free.put(coder)
-        return files_in(answer, len(paths))
+        if failed:
+            raise EncodingError(bytes(answer).decode())
+        return answer_of(answer)
 
     def close(self) -> None:
         """End them."""
@@ -154,7 +166,7 @@ class _Coder:
         except OSError:
             return False
 
-    def ask(self, data: bytes, dtype: str, base: bytes | None, base_dtype: str | None) -> tuple[int, bytes]:
+    def ask(self, data: bytes, dtype: str, base: bytes | None, base_dtype: str | None) -> tuple[int, memoryview]:
         """Have it encode; whether that failed, and the blob or why.
 
         Raises:
@@ -163,13 +175,13 @@ class _Coder:
         codes = CODES[dtype], CODES[base_dtype] if base_dtype is not None else 0
         return self._ask(_HEAD.pack(*codes, len(data), 0 if base is None else 1 + len(base)), data, base or b"")
 
-    def read(self, request: bytes) -> bytes:
-        """Have it read small files; the answer.
+    def read(self, request: bytes) -> tuple[int, memoryview]:
+        """Have it read small files; whether that failed, and the answer or why.
 
         Raises:
             OSError: it has died.
         """
-        return self._ask(_HEAD.pack(_FILES, 0, len(request), 0), request)[1]
+        return self._ask(_HEAD.pack(_FILES, 0, len(request), 0), request)
 
     def close(self) -> None:
         """End it."""
@@ -178,7 +190,7 @@ class _Coder:
         for pipe in self.pipes:
             os.close(pipe)
 
-    def _ask(self, *parts: bytes) -> tuple[int, bytes]:
+    def _ask(self, *parts: bytes) -> tuple[int, memoryview]:
         for part in parts:
             view = memoryview(part)
             while view:
@@ -186,14 +198,15 @@ class _Coder:
         failed, length = _ANSWER.unpack(self._read(_ANSWER.size))
         return failed, self._read(length)
 
-    def _read(self, count: int) -> bytes:
-        found = bytearray()
-        while len(found) < count:
-            part = os.read(self._answers, count - len(found))
-            if not part:
+    def _read(self, count: int) -> memoryview:
+        found = memoryview(bytearray(count))
+        rest = found
+        while rest:
+            length = os.readv(self._answers, [rest])
+            if not length:
                 raise BrokenPipeError("a process that encodes has ended")
-            found += part
-        return bytes(found)
+            rest = rest[length:]
+        return found.toreadonly()
 
 
 class _Fork:
@@ -270,20 +283,18 @@ def serve(requests: BinaryIO, answers: BinaryIO, loops: Loops) -> None:
     while head := requests.read(_HEAD.size):
         dtype, base_dtype, length, based = _HEAD.unpack(head)
         data = requests.read(length)
-        if dtype == _FILES:
-            found = answer_to(data)
-            answers.write(_ANSWER.pack(0, len(found)))
-            answers.write(found)
-            answers.flush()
-            continue
         base = requests.read(based - 1) if based else None
+        parts: Sequence[bytes]
         try:
-            base_name = DTYPES[base_dtype] if base_dtype else None
-            answer = 0, encode(data, DTYPES[dtype], base, base_dtype=base_name, loops=loops)
+            if dtype == _FILES:
+                failed, parts = 0, answer_to(data)
+            else:
+                base_name = DTYPES[base_dtype] if base_dtype else None
+                failed, parts = 0, [encode(data, DTYPES[dtype], base, base_dtype=base_name, loops=loops)]
         except EncodingError as error:
-            answer = 1, error.message.encode()
-        answers.write(_ANSWER.pack(answer[0], len(answer[1])))
-        answers.write(answer[1])
+            failed, parts = 1, [error.message.encode()]
+        answers.write(_ANSWER.pack(failed, sum(map(len, parts))))
+        answers.writelines(parts)
         answers.flush()
 
 

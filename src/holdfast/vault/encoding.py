@@ -4,11 +4,10 @@ The first reading tells whether the file is what its oid says and which of its b
 is sent. So the bases of the new ones can be chosen knowing what restoring the whole file will read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from holdfast.errors import HoldfastError, IntegrityError
@@ -22,11 +21,12 @@ from holdfast.vault.coders import WORTH_BYTES, Coders, coder_count
 from holdfast.vault.index import Index
 from holdfast.vault.measuring import Bundle, check_split, measure
 from holdfast.vault.pipeline import Pipeline, meanwhile
+from holdfast.vault.putting import Failure, OnPut
 from holdfast.vault.reading import Reader, Stored, blob_id, decode_chain
 from holdfast.vault.recent import RecentFiles
 from holdfast.vault.records import MAX_DEPTH, ConflictError, Entry, Recipe, RecipePiece
 from holdfast.vault.sink import PackSink
-from holdfast.vault.small_files import SMALL_BYTES, SmallFile
+from holdfast.vault.small_files import SMALL_BYTES, Answer, Asked, none_of
 from holdfast.vault.split import WIDE, Piece, Split
 
 # a file that is no longer is read once and kept
@@ -37,8 +37,6 @@ MIN_SENT_BYTES = 32 << 10
 
 _NUMBERS = {name: number for number, name in enumerate(CODECS)}
 
-Failure = Callable[[str, HoldfastError], object]
-OnPut = Callable[[str, int], object]
 Held: TypeAlias = Mapping[bytes, "bytes | memoryview"]
 
 
@@ -56,7 +54,7 @@ class Tally:
 class Encoded(NamedTuple):
     """A blob with the chain that it needs, empty for none, and the codec of most of it."""
 
-    blob: bytes
+    blob: "bytes | memoryview"
     chain: Sequence[Entry]
     kind: int
 
@@ -136,13 +134,13 @@ class FileEncoder:
             coders.begin(nbytes // count)
             self._coders = coders
 
-    def read_ahead(self, paths: Sequence[str | Path]) -> "Future[list[SmallFile | None]]":
-        """Have small files read meanwhile, where it is expected that most are small; None for what was not read."""
-        if not self._small or self._coders is None or not paths:
-            found: Future[list[SmallFile | None]] = Future()
-            found.set_result([None] * len(paths))
+    def read_ahead(self, files: Sequence[Asked], begun: int) -> "Future[Answer]":
+        """Have small files read meanwhile, where it is expected that most are small; as of `Coders.read`."""
+        if not self._small or self._coders is None:
+            found: Future[Answer] = Future()
+            found.set_result(none_of(files))
             return found
-        return meanwhile(partial(self._coders.read, paths), "holdfast-reading")
+        return meanwhile(partial(self._coders.read, files, begun), "holdfast-reading")
 
     def close(self) -> None:
         """End its threads and its own processes."""
@@ -156,27 +154,28 @@ class FileEncoder:
         Raises:
             StoreError: a pack could not be uploaded.
         """
-        data = b"".join(bundle.parts)
-        name = blob_id(data) if data else b""
-        recipes = [
-            Recipe(oid, length, digest, OPAQUE, (RecipePiece(name, start, length, 0),) if length else ())
-            for oid, start, length, digest in bundle.files
-        ]
+        if bundle.nbytes and not bundle.name:
+            data = b"".join(bundle.parts)
+            bundle.parts.clear()
+            bundle.name = blob_id(data)
+        name, nbytes, recipes = bundle.name, bundle.nbytes, bundle.recipes()
+        self.in_flight.update(oid for oid, _, _ in bundle.files)
 
         def done(_: object) -> None:
             self._sink.add_recipes(recipes)
-            self.in_flight.difference_update([recipe.oid for recipe in recipes])
+            self.in_flight.difference_update(recipe.oid for recipe in recipes)
             self._tally.files += len(recipes)
-            self._tally.raw_bytes += len(data)
+            self._tally.raw_bytes += nbytes
             for recipe in recipes:
                 on_put(recipe.oid, recipe.size)
 
-        if data and name not in self._there([name]):
+        if nbytes and name not in self._there([name]):
             self._submitted.add(name)
             self._pipeline.submit(
-                lambda: self._encoded(data, OPAQUE), lambda encoded: self._add(name, len(data), encoded)
+                lambda: _described(bundle.encoded) if bundle.encoded else self._encoded(data, OPAQUE),
+                lambda encoded: self._add(name, nbytes, encoded),
             )
-        elif data:
+        elif nbytes:
             self._tally.known_blobs += 1
         self._pipeline.submit(lambda: None, done)
 
@@ -448,11 +447,7 @@ class FileEncoder:
             blob = self._coders.encode(data, dtype, base, base_dtype)
         else:
             blob = encode(data, dtype, base, base_dtype=base_dtype)
-        nbytes: dict[str, int] = {}
-        for block in summary_of(blob).blocks:
-            nbytes[block.codec] = nbytes.get(block.codec, 0) + block.nbytes
-        kind = _NUMBERS[max(nbytes, key=lambda codec: nbytes[codec])] if nbytes else 0
-        return Encoded(blob, chain if base is not None and needs_base(blob) else (), kind)
+        return _described(blob, chain if base is not None else ())
 
     def _add(self, name: bytes, plain: int, encoded: Encoded) -> None:
         self._submitted.discard(name)
@@ -462,6 +457,15 @@ class FileEncoder:
         entry = Entry(name, "", 0, 0, plain, base.id if base else b"", base.depth + 1 if base else 0, encoded.kind)
         self._sink.add(entry, encoded.blob)
         self._tally.new_blobs += 1
+
+
+def _described(blob: "bytes | memoryview", chain: Sequence[Entry] = ()) -> Encoded:
+    """A blob that may need a chain."""
+    nbytes: dict[str, int] = {}
+    for block in summary_of(blob).blocks:
+        nbytes[block.codec] = nbytes.get(block.codec, 0) + block.nbytes
+    kind = _NUMBERS[max(nbytes, key=lambda codec: nbytes[codec])] if nbytes else 0
+    return Encoded(blob, chain if chain and needs_base(blob) else (), kind)
 
 
 def _changed(source: Source) -> IntegrityError:

@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from holdfast.errors import IntegrityError
@@ -41,7 +41,10 @@ class Families:
 
     def base(self, oid: str, split: Split) -> str | None:
         """The file that another one may be stored against; that one is then the newest itself."""
-        slots = _least(piece.slot for piece in split.pieces)
+        return self.base_of(oid, least_slots(split))
+
+    def base_of(self, oid: str, slots: Sequence[int]) -> str | None:
+        """The same by its `least_slots` alone."""
         if not slots:
             return None
         with self._lock:
@@ -68,6 +71,11 @@ class Families:
             self._newest.move_to_end(slot)
         while len(self._newest) > MAX_SLOTS:
             self._newest.popitem(last=False)
+
+
+def least_slots(split: Split) -> list[int]:
+    """What finds a file's family: the least of its slots."""
+    return _least(piece.slot for piece in split.pieces)
 
 
 def _least(slots: Iterable[int]) -> list[int]:

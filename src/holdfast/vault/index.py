@@ -5,17 +5,24 @@ it counts, each knows for itself, as of its last `Index.refresh`.
 """
 
 import copy
+import heapq
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from holdfast.errors import IntegrityError
 from holdfast.objectstore.parallel import concurrently
 from holdfast.objectstore.store import ObjectInfo, ObjectNotFoundError, ObjectStore
-from holdfast.vault.index_file import IndexFile
+from holdfast.vault.columns import Array
+from holdfast.vault.index_fallen import fallen
+from holdfast.vault.index_file import VALUES_A_QUERY, IndexFile
+from holdfast.vault.index_runs import Run
 from holdfast.vault.records import ConflictError, DamagedVaultError, Entry, Recipe, unpack_pieces
 from holdfast.vault.segment import (
     CONDEMNED,
@@ -30,12 +37,12 @@ from holdfast.vault.segment import (
 
 Item = TypeVar("Item")
 
-# SQLite takes 32,766 values in a query
-VALUES_A_QUERY = 30_000
-# rows come with their pack: another process may change the file between two queries
-PLACES = "blobs CROSS JOIN packs ON packs.number = blobs.pack"
-PLACES_KEY = ("id", "pack", "offset")
-ENTRY_COLUMNS = "b.id, p.key, b.offset, b.stored, b.plain, b.base, b.depth, b.kind, p.segment"
+PAGE_ROWS = 1 << 20
+# blobs and pieces of files that are taken in at once: some 200 bytes of memory each
+ROWS_AT_ONCE = 1_000_000
+# whoever looks for the first time finds many segments, most of them small, whose answers take time and no work
+REQUESTS = 32
+GROUP_SEGMENTS, GROUP_BYTES = 1024, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,16 @@ class Known:
         """Whether anything is condemned."""
         return bool(self.condemned_segments or self.condemned_packs)
 
+    @cached_property
+    def active(self) -> frozenset[int]:
+        """The segments that count."""
+        return frozenset(self.segments.values())
+
+    @cached_property
+    def standing(self) -> frozenset[int]:
+        """Those of them that are not condemned."""
+        return self.active - self.condemned_segments
+
 
 class Index:
     """The index; may be used from many threads.
@@ -77,6 +94,8 @@ class Index:
         self._lock = threading.RLock()
         self.known = Known()
         self.damaged: dict[str, IntegrityError] = {}
+        # what `_fallen` found the last time, and of what
+        self._found: tuple[Known, list[Run], frozenset[bytes]] | None = None
 
     def refresh(self) -> None:
         """Look at the bucket: read the segments and condemned generations that are new, forget those that are gone.
@@ -106,7 +125,7 @@ class Index:
             gone = [number for session, (number, size) in before.items() if listed.get(session) != size]
             if gone:
                 self._file.forget(gone)
-            self._read([session for session, size in listed.items() if before.get(session, (0, -1))[1] != size])
+            self._read({session: size for session, size in listed.items() if before.get(session, (0, -1))[1] != size})
             now = self._file.segments()
             numbers = {session: now[session][0] for session in listed if session in now}
             condemned = frozenset(numbers[session] for session in condemned_sessions if session in numbers)
@@ -115,7 +134,8 @@ class Index:
     def add(self, session: str, data: bytes) -> None:
         """Take in a segment that was just committed."""
         with self._lock:
-            number = self._file.insert(read_segment(session, data), len(data))
+            self._file.insert([(read_segment(session, data), len(data))])
+            ((number,),) = self._file.rows("SELECT number FROM segments WHERE session = ?", (session,))
             segments = {**self.known.segments, session: number}
             self.known = Known(segments, self.known.condemned_segments, self.known.condemned_packs)
 
@@ -126,14 +146,14 @@ class Index:
             ids: of the blobs.
             standing: leave out what is condemned.
         """
+        wanted = list(dict.fromkeys(ids))
+        rows = [row for run in self._file.runs() for row in run.find(wanted)]
+        packs = self._packs({row[1] for row in rows}, standing=standing)
         found: dict[bytes, list[Entry]] = {}
-        active = self._active(standing=standing)
-        packs = self.known.condemned_packs if standing else frozenset()
-        for row in self._select(
-            f"SELECT {ENTRY_COLUMNS} FROM blobs b JOIN packs p ON p.number = b.pack WHERE b.id IN ", ids
-        ):
-            if row[-1] in active and row[1] not in packs:
-                found.setdefault(row[0], []).append(Entry._make(row[:-1]))
+        for name, pack, offset, stored, plain, base, depth, kind in rows:
+            if pack in packs:
+                entry = Entry(name, packs[pack], offset, stored, plain, base, depth, kind)
+                found.setdefault(name, []).append(entry)
         for places in found.values():
             places.sort(key=lambda entry: (entry.depth, entry.stored, entry.pack, entry.offset))
         return found
@@ -225,11 +245,29 @@ class Index:
 
     def all_entries(self) -> Iterator[Entry]:
         """All places of all blobs, ordered by id."""
+        # first the runs: another process may change the file meanwhile
+        runs = self._file.runs()
         active = self._active(standing=False)
-        columns = "segment, id, key, offset, stored, plain, base, depth, kind"
-        for segment, *entry in self._file.pages(columns, PLACES, PLACES_KEY):
-            if segment in active:
-                yield Entry(*entry)
+        packs = {number: key for number, segment, key, _ in self._file.packs() if segment in active}
+        for name, pack, offset, stored, plain, base, depth, kind in heapq.merge(*(run.all() for run in runs)):
+            if pack in packs:
+                yield Entry(name, packs[pack], offset, stored, plain, base, depth, kind)
+
+    def kinds(self) -> dict[int, tuple[int, int, int]]:
+        """Of the places in segments that are not condemned: how many, their plain bytes, their stored ones, by kind."""
+        runs = self._file.runs()
+        counted = self._counted(frozenset())
+        found: dict[int, tuple[int, int, int]] = {}
+        for run in runs:
+            for first in range(0, run.rows, PAGE_ROWS):
+                part = run.records[first : first + PAGE_ROWS]
+                part = part[counted[part["pack"]]]
+                for kind in np.unique(part["kind"]).tolist():
+                    some = part[part["kind"] == kind]
+                    plain, stored = (int(some[name].sum(dtype=np.uint64)) for name in ("plain", "stored"))
+                    before = found.get(kind, (0, 0, 0))
+                    found[kind] = (before[0] + len(some), before[1] + plain, before[2] + stored)
+        return dict(sorted(found.items()))
 
     def packs(self) -> dict[str, int]:
         """Keys and sizes of all packs that a segment names."""
@@ -237,7 +275,7 @@ class Index:
         return {key: size for _, segment, key, size in self._file.packs() if segment in active}
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds in the segments that count.
+        """What a query of ``recipes``, ``packs`` and ``segments`` finds in the segments that count.
 
         ``{active}`` in it stands for the numbers of all, ``{standing}`` for those of the ones that are not condemned.
         """
@@ -258,26 +296,30 @@ class Index:
         self._file.close()
 
     def _active(self, *, standing: bool) -> Collection[int]:
-        numbers = set(self.known.segments.values())
-        return numbers - self.known.condemned_segments if standing else numbers
+        return self.known.standing if standing else self.known.active
+
+    def _packs(self, numbers: Collection[int], *, standing: bool) -> dict[int, str]:
+        """Keys of those packs that count, by number."""
+        active = self._active(standing=standing)
+        left = self.known.condemned_packs if standing else frozenset()
+        rows = self._select("SELECT number, segment, key FROM packs WHERE number IN ", numbers)
+        return {number: key for number, segment, key in rows if segment in active and key not in left}
+
+    def _counted(self, left: Collection[str]) -> Array:
+        """Whether a pack is in a segment that stands, and none of those that are left, by its number; bool."""
+        counted = np.zeros(self._file.next_pack(), bool)
+        active = self._active(standing=True)
+        rows = [number for number, segment, key, _ in self._file.packs() if segment in active and key not in left]
+        counted[[number for number in rows if number < len(counted)]] = True
+        return counted
 
     def _fallen(self) -> frozenset[bytes]:
         """Blobs whose chain of bases cannot be built upon, though they have a place that could."""
-        places: dict[bytes, list[bytes]] = {}
-        active = self._active(standing=True)
-        for name, key, segment, base in self._file.pages("id, key, segment, base", PLACES, PLACES_KEY):
-            if segment in active and key not in self.known.condemned_packs:
-                places.setdefault(name, []).append(base)
-        fallen: set[bytes] = set()
-        while True:
-            more = {
-                name
-                for name, bases in places.items()
-                if name not in fallen and all(base and (base not in places or base in fallen) for base in bases)
-            }
-            if not more:
-                return frozenset(fallen)
-            fallen |= more
+        runs, known = self._file.runs(), self.known
+        before = self._found
+        if before is None or before[0] is not known or before[1] != runs:
+            before = self._found = known, runs, fallen(runs, self._counted(known.condemned_packs))
+        return before[2]
 
     def _condemned(self) -> "Iterator[Any]":
         keys = [info.key for info in self._store.list_objects(CONDEMNED)]
@@ -293,19 +335,33 @@ class Index:
             if data is not None:
                 yield read_condemned(key, data)
 
-    def _read(self, sessions: Sequence[str]) -> None:
-        def fetch(session: str) -> bytes:
+    def _read(self, sizes: Mapping[str, int]) -> None:
+        def fetch(session: str) -> tuple[Segment, int] | IntegrityError | None:
             try:
-                return self._store.get(f"{INDEX}/{session}")
-            except ObjectNotFoundError:
-                return b""
+                data = self._store.get(f"{INDEX}/{session}")
+                return (read_segment(session, data), len(data)) if data else None
+            except ObjectNotFoundError:  # emptied, or gone, since it was listed
+                return None
+            except IntegrityError as error:
+                return error
 
-        for session, data in zip(sessions, concurrently(fetch, sessions, self._jobs), strict=True):
-            if data:  # else it was emptied since it was listed
-                try:
-                    self._file.insert(read_segment(session, data), len(data))
-                except IntegrityError as error:
-                    self.damaged[session] = error
+        waiting: list[tuple[Segment, int]] = []
+        rows = 0
+        jobs = max(self._jobs, REQUESTS) if self._jobs > 1 else 1
+        try:
+            for sessions in _groups(sizes):
+                for session, found in zip(sessions, concurrently(fetch, sessions, jobs), strict=True):
+                    if isinstance(found, IntegrityError):
+                        self.damaged[session] = found
+                    elif found is not None:
+                        waiting.append(found)
+                        rows += len(found[0].rows.ids) + len(found[0].rows.pieces)
+                    if rows >= ROWS_AT_ONCE:
+                        taken, waiting, rows = waiting, [], 0
+                        self._file.insert(taken)
+        finally:  # what was read before a connection broke need not be read again
+            if waiting:
+                self._file.insert(waiting)
 
     def _select(self, query: str, values: Collection[Any]) -> Iterator[tuple[Any, ...]]:
         with self._lock:
@@ -317,6 +373,20 @@ def _bounded(info: ObjectInfo) -> int:
     if info.size > MAX_SEGMENT_BYTES:
         raise DamagedVaultError(f"{info.key} has {info.size} bytes, more than a segment can have")
     return info.size
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Sessions whose segments may be in memory at a time, at least one."""
+    group: list[str] = []
+    total = 0
+    for session, size in sizes.items():
+        if group and (total + size > GROUP_BYTES or len(group) == GROUP_SEGMENTS):
+            yield group
+            group, total = [], 0
+        group.append(session)
+        total += size
+    if group:
+        yield group
 
 
 def _parts(values: Iterable[Item], length: int) -> Iterator[list[Item]]:

@@ -1,25 +1,51 @@
-"""The tables of the local index, in a file of SQLite that is made anew where it is torn."""
+"""The tables of the local index, in a file of SQLite that is made anew where it is torn, and its runs beside it.
+
+Blobs are as many as the vault is large: their places are in *runs* (`holdfast.vault.index_runs`), of which each is more
+than twice as long as all shorter ones together. Short ones are in the file of SQLite, long ones beside it. A
+transaction says which count. Files, packs and segments are tables.
+"""
 
 import contextlib
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from holdfast.errors import HoldfastError
+from holdfast.vault.columns import Array
+from holdfast.vault.index_merge import merge
+from holdfast.vault.index_runs import Run, TornRunError, run_bytes, run_of
 from holdfast.vault.listing import rows_as_bytes
 from holdfast.vault.segment import Segment
 
-SCHEMA = 1
-BUSY_SECONDS = 60.0
+SCHEMA = 2
+# another process may be putting long runs together: 10 million places in 10 s
+BUSY_SECONDS = 300.0
 PAGE_ROWS = 20_000
+# SQLite takes 32,766 values in a query
+VALUES_A_QUERY = 30_000
+# places in a run that is kept in the file of SQLite itself
+SHORT_ROWS = 16_384
+# and in one that is never left beside a further one
+TINY_ROWS = 256
+# and where all are kept in memory; SQLite takes 10^9 bytes at a time
+MEMORY_ROWS = 16_000_000
+RUN_SUFFIX = ".run"
 
 TABLES = (
-    "CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT UNIQUE, size INTEGER)",
-    "CREATE TABLE IF NOT EXISTS packs (number INTEGER PRIMARY KEY, segment INTEGER, key TEXT, size INTEGER)",
-    """CREATE TABLE IF NOT EXISTS blobs (id BLOB, pack INTEGER, offset INTEGER, stored INTEGER, plain INTEGER,
-    base BLOB, depth INTEGER, kind INTEGER, PRIMARY KEY (id, pack, offset)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT UNIQUE, size INTEGER,
+    blobs INTEGER)""",
+    # numbers are never used again: a run may have places in packs that are gone
+    """CREATE TABLE IF NOT EXISTS packs (number INTEGER PRIMARY KEY AUTOINCREMENT, segment INTEGER, key TEXT,
+    size INTEGER)""",
+    # data is NULL where the run is the file of that name
+    "CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, rows INTEGER, data BLOB)",
     """CREATE TABLE IF NOT EXISTS recipes (oid TEXT, segment INTEGER, size INTEGER, digest BLOB, format TEXT,
     claimed INTEGER, pieces BLOB, PRIMARY KEY (oid, segment)) WITHOUT ROWID""",
 )
@@ -30,7 +56,7 @@ class IndexFileError(HoldfastError):
 
 
 class IndexFile:
-    """The file.
+    """The file; may be used from many threads.
 
     Args:
         path: where it lies; None for one in memory, which is also what a file becomes that cannot be written.
@@ -38,12 +64,16 @@ class IndexFile:
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.RLock()
-        self._path = path
-        self._connection = _opened(path)
+        self._connection, self._path = _opened(path)
+        self._runs: dict[str, Run] = {}
+        # long runs that a transaction makes, and that it makes needless
+        self._made: list[str] = []
+        self._left: list[str] = []
 
     def segments(self) -> dict[str, tuple[int, int]]:
         """Number and size of the segments that are in it, by session."""
-        return {session: (number, size) for number, session, size in self.rows("SELECT * FROM segments")}
+        rows = self.rows("SELECT number, session, size FROM segments")
+        return {session: (number, size) for number, session, size in rows}
 
     def packs(self) -> list[tuple[int, int, str, int]]:
         """Number, segment, key and size of all packs."""
@@ -68,69 +98,175 @@ class IndexFile:
                 return
             last = page[-1][-len(key) :]
 
-    def insert(self, segment: Segment, size: int) -> int:
-        """Take in a segment, unless another process has done so; its number."""
-        rows = segment.rows
+    def runs(self) -> list[Run]:
+        """The runs as they are now, the longest first."""
+        with self._lock, self._failures():
+            return self._read_runs()
+
+    def next_pack(self) -> int:
+        """The number of the next pack to come: more than all that runs know of."""
+        found = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'packs'")
+        return int(found[0][0]) + 1 if found else 1
+
+    def insert(self, segments: Sequence[tuple[Segment, int]]) -> None:
+        """Take in segments, each with its size, but for those that another process has taken in."""
         with self._transaction() as connection:
-            known = connection.execute("SELECT number FROM segments WHERE session = ?", (segment.session,)).fetchone()
-            if known:
-                return int(known[0])
-            row = (segment.session, size)
-            number = connection.execute("INSERT INTO segments (session, size) VALUES (?, ?)", row).lastrowid
-            assert number is not None
-            first = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM packs").fetchone()[0]
-            packs = [(first + place, number, key, size) for place, (key, size) in enumerate(segment.packs.items())]
-            connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?)", packs)
-            columns = {name: column.tolist() for name, column in rows.numbers.items()}
-            places = [first + place for place in columns["pack"]]
-            blobs = zip(
-                rows_as_bytes(rows.ids), places, columns["offset"], columns["stored"], columns["plain"],
-                rows.bases_as_bytes(), columns["depth"], columns["kind"], strict=True,
-            )  # fmt: skip
+            known = {session for (session,) in connection.execute("SELECT session FROM segments")}
+            fresh = [(segment, size) for segment, size in segments if segment.session not in known]
+            runs: list[Run] = []
+            recipes: list[tuple[Any, ...]] = []
+            for segment, size in fresh:
+                rows = segment.rows
+                row = (segment.session, size, len(rows.ids))
+                number = connection.execute(
+                    "INSERT INTO segments (session, size, blobs) VALUES (?, ?, ?)", row
+                ).lastrowid
+                first = self.next_pack()
+                packs = [(first + place, number, key, size) for place, (key, size) in enumerate(segment.packs.items())]
+                connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?)", packs)
+                if len(rows.ids):
+                    runs.append(run_of(rows, first))
+                columns = (rows.oids, [number] * len(rows.oids), rows.sizes.tolist(), rows_as_bytes(rows.digests))
+                recipes += zip(*columns, rows.formats, rows.claimed.tolist(), rows.packed_pieces(), strict=True)
             # in the order of the key, so that neighbours go to one page
-            connection.executemany("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", sorted(blobs))
-            recipes = zip(
-                rows.oids, [number] * len(rows.oids), rows.sizes.tolist(), rows_as_bytes(rows.digests), rows.formats,
-                rows.claimed.tolist(), rows.packed_pieces(), strict=True,
-            )  # fmt: skip
-            connection.executemany("INSERT OR REPLACE INTO recipes VALUES (?, ?, ?, ?, ?, ?, ?)", sorted(recipes))
-            return number
+            recipes.sort(key=lambda recipe: recipe[:2])
+            connection.executemany("INSERT OR REPLACE INTO recipes VALUES (?, ?, ?, ?, ?, ?, ?)", recipes)
+            if runs:
+                self._add(runs)
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Forget segments."""
         with self._transaction() as connection:
-            for number in numbers:
-                gone = "(SELECT number FROM packs WHERE segment = ?)"
-                connection.execute(f"DELETE FROM blobs WHERE pack IN {gone}", (number,))
+            for start in range(0, len(numbers), VALUES_A_QUERY):
+                part = numbers[start : start + VALUES_A_QUERY]
+                marks = ", ".join("?" * len(part))
                 for table, column in (("recipes", "segment"), ("packs", "segment"), ("segments", "number")):
-                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+                    connection.execute(f"DELETE FROM {table} WHERE {column} IN ({marks})", part)
+            ((there,),) = connection.execute("SELECT COALESCE(SUM(blobs), 0) FROM segments")
+            if sum(run.rows for run in self._read_runs()) > 2 * there:
+                self._add([], everything=True)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
+            self._runs = {}
             self._connection.close()
+
+    def _read_runs(self) -> list[Run]:
+        names = self._names()
+        while names.keys() != self._runs.keys():
+            try:
+                self._runs = {
+                    name: self._runs.get(name) or self._opened_run(name, rows) for name, rows in names.items()
+                }
+            except (FileNotFoundError, TornRunError) as error:
+                again = self._names()
+                if again == names:  # else another process has put it into a longer one meanwhile
+                    raise sqlite3.DatabaseError(f"a run cannot be read: {error}") from error
+                names = again
+        return sorted(self._runs.values(), key=lambda run: -run.rows)
+
+    def _names(self) -> dict[str, int]:
+        return dict(self._connection.execute("SELECT name, rows FROM runs"))
+
+    def _opened_run(self, name: str, rows: int) -> Run:
+        found = self._connection.execute("SELECT data FROM runs WHERE name = ?", (name,)).fetchone()
+        if found and found[0] is not None:
+            return Run.read(found[0])
+        with open(self._beside(name), "rb") as file:
+            if os.fstat(file.fileno()).st_size < run_bytes(rows, 0):
+                raise TornRunError(name)
+            return Run.read(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+    def _add(self, runs: Sequence[Run], *, everything: bool = False) -> None:
+        """Put runs, and those before them that are not long enough to be left, into one, within a transaction."""
+        self._read_runs()
+        self._clear()
+        names = self._to_merge(sum(run.rows for run in runs), everything=everything)
+        merged = [self._runs[name] for name in names]
+        if not merged and not runs:
+            return
+        whole = [*merged, *runs]
+        short = self._path is None or sum(run.rows for run in whole) <= SHORT_ROWS
+        live = self._live(whole)
+        for name in names:
+            self._connection.execute("DELETE FROM runs WHERE name = ?", (name,))
+            self._left.append(self._beside(name))
+        ((name,),) = self._connection.execute("SELECT lower(hex(randomblob(8)))")
+        data = None
+        if short:
+            out = BytesIO()
+            merge(whole, live, out)
+            data = out.getvalue()
+            rows = Run.read(data).rows
+        else:
+            self._made.append(self._beside(name))
+            with open(self._beside(name), "x+b") as long:
+                merge(whole, live, long)
+                os.fsync(long.fileno())
+            rows = self._opened_run(name, 0).rows
+        if rows:
+            self._connection.execute("INSERT INTO runs VALUES (?, ?, ?)", (name, rows, data))
+        else:
+            self._left.append(self._beside(name))
+
+    def _live(self, runs: Sequence[Run]) -> Array:
+        """Whether a pack is there, by its number, for those that runs have places in; bool."""
+        live = np.zeros(self.next_pack(), bool)
+        query, numbers = "SELECT number FROM packs", []
+        if sum(run.rows for run in runs) <= SHORT_ROWS:  # else it is as well to ask for all
+            numbers = np.unique(np.concatenate([run.records["pack"] for run in runs])).tolist()
+            query = f"{query} WHERE number IN ({', '.join('?' * len(numbers))})"
+        live[[number for (number,) in self._connection.execute(query, numbers)]] = True
+        return live
+
+    def _to_merge(self, total: int, *, everything: bool) -> list[str]:
+        """The runs that are to be put together with ``total`` further places."""
+        found: list[str] = []
+        passed: list[str] = []
+        for name, run in sorted(self._runs.items(), key=lambda item: item[1].rows):
+            if self._path is None and total + run.rows > MEMORY_ROWS:
+                break
+            passed.append(name)
+            if everything or run.rows <= max(2 * total, TINY_ROWS):
+                found, passed = [*found, *passed], []
+            total += run.rows
+        return found
+
+    def _beside(self, name: str) -> str:
+        return f"{self._path}-{name}{RUN_SUFFIX}"
+
+    def _clear(self) -> None:
+        """Remove long runs of a process that ended before it could; within a transaction, before it makes any."""
+        if self._path is None:
+            return
+        there = {self._beside(name) for name in self._names()}
+        _unlink(path for path in _runs_beside(self._path) if path not in there)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._failures():
             self._connection.execute("BEGIN IMMEDIATE")
+            self._made, self._left = [], []
             try:
                 yield self._connection
+                self._connection.commit()
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.rollback()
+                _unlink(self._made)
                 raise
-            self._connection.commit()
+            _unlink(self._left)  # who has one open can still read it
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise IndexFileError(
                 f"{self._path}: {error}", hint="See whether its disk is full, then run again"
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, TornRunError) as error:
             if self._path is not None:
                 _remove(self._path)
             raise IndexFileError(
@@ -138,12 +274,12 @@ class IndexFile:
             ) from error
 
 
-def _opened(path: Path | None) -> sqlite3.Connection:
+def _opened(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
     if path is not None:
         for attempt in range(2):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                return _connected(str(path))
+                return _connected(str(path)), path
             except sqlite3.OperationalError:
                 break  # no permission, a full disk, locked for too long
             except (sqlite3.DatabaseError, _OtherSchemaError):
@@ -152,7 +288,7 @@ def _opened(path: Path | None) -> sqlite3.Connection:
                 _remove(path)
             except OSError:
                 break
-    return _connected(":memory:")
+    return _connected(":memory:"), None
 
 
 def _connected(path: str) -> sqlite3.Connection:
@@ -172,10 +308,18 @@ def _connected(path: str) -> sqlite3.Connection:
     return connection
 
 
+def _runs_beside(path: Path) -> list[str]:
+    return [str(found) for found in path.parent.glob(f"{path.name}-*{RUN_SUFFIX}")]
+
+
 def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    _unlink([*(f"{path}{suffix}" for suffix in ("", "-wal", "-shm")), *_runs_beside(path)])
+
+
+def _unlink(paths: Iterable[str]) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
-            Path(f"{path}{suffix}").unlink()
+            Path(path).unlink()
 
 
 class _OtherSchemaError(Exception):

@@ -23,6 +23,7 @@ A *reference* is a row of ``blobs``, or that many more for a row of ``ids``.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -80,7 +81,9 @@ class Rows:
 
     Attributes:
         ids: of blobs; uint8 of shape (blobs, 32).
-        bases: of blobs, zeros for none; the same shape.
+        others: that are referred to and are none of these; uint8 of shape (others, 32).
+        references: of blobs, to their bases: 0 for none, else 1 + the row of ``ids``, or that many more for one of
+            ``others``; int64 of shape (blobs,).
         numbers: of blobs: ``pack``, ``offset``, ``stored``, ``plain``, ``depth``, ``kind``, each of shape (blobs,).
         oids: of recipes.
         sizes: of recipes; uint64.
@@ -94,7 +97,8 @@ class Rows:
     """
 
     ids: Array
-    bases: Array
+    others: Array
+    references: Array
     numbers: Mapping[str, Array]
     oids: list[str]
     sizes: Array
@@ -105,6 +109,14 @@ class Rows:
     pieces: Array
     claims: list[str]
     since: list[int]
+
+    @cached_property
+    def bases(self) -> Array:
+        """Of blobs, zeros for none; of the shape of ``ids``."""
+        found = np.zeros_like(self.ids)
+        some = self.references > 0
+        found[some] = np.concatenate([self.ids, self.others])[self.references[some] - 1]
+        return found
 
     def packed_pieces(self) -> list[bytes]:
         """The pieces of each recipe, as `holdfast.vault.records.pack_pieces` writes them."""
@@ -192,8 +204,9 @@ def read_rows(tables: Tables, pack_sizes: Sequence[int]) -> Rows:
         DamagedTableError: they contradict themselves, or say what cannot be.
     """
     ids = tables.ids("blobs", "id")
-    names = np.concatenate([ids, tables.ids("ids", "id")])
-    _check(tables, ids.shape[1:] == (32,) and names.shape[1:] == (32,), "an id has no 32 bytes")
+    others = tables.ids("ids", "id")
+    _check(tables, ids.shape[1:] == others.shape[1:] == (32,), "an id has no 32 bytes")
+    names = np.concatenate([ids, others])
     numbers = {
         name: tables.numbers("blobs", name).astype(np.int64) for name in ("offset", "stored", "plain", "depth", "kind")
     }
@@ -203,8 +216,6 @@ def read_rows(tables: Tables, pack_sizes: Sequence[int]) -> Rows:
         numbers["pack"] = tables.numbers("blobs", "pack").astype(np.int64)
     base = tables.numbers("blobs", "base").astype(np.int64)
     _check_blobs(tables, numbers, base, pack_sizes, len(names))
-    bases = np.zeros_like(ids)
-    bases[base > 0] = names[base[base > 0] - 1]
     formats, digests = tables.texts("formats", "name"), tables.ids("recipes", "digest")
     of_recipes, counts = tables.numbers("recipes", "format"), tables.numbers("recipes", "pieces")
     _check(tables, digests.shape[1:] == (32,), "a digest has no 32 bytes")
@@ -222,7 +233,8 @@ def read_rows(tables: Tables, pack_sizes: Sequence[int]) -> Rows:
     _check(tables, len(set(oids)) == len(oids), "a file has two recipes")
     return Rows(
         ids=ids,
-        bases=bases,
+        others=others,
+        references=base,
         numbers=numbers,
         oids=oids,
         sizes=_checked_sizes(tables, sizes, counts, pieces),

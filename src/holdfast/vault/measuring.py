@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from holdfast.formats.source import Source, read_exactly
 from holdfast.vault.casts import Casts
+from holdfast.vault.codec_elements import OPAQUE
 from holdfast.vault.oids import check_md5, hasher_of
 from holdfast.vault.pipeline import Pipeline
 from holdfast.vault.reading import blob_id
-from holdfast.vault.records import MAX_PIECES, RecipePiece
+from holdfast.vault.records import MAX_PIECES, Recipe, RecipePiece
 from holdfast.vault.split import Piece, Split
 
 READ_BYTES = 8 << 20
@@ -19,17 +21,35 @@ READ_BYTES = 8 << 20
 
 @dataclass
 class Bundle:
-    """Small files that share a blob."""
+    """Small files that share a blob.
 
-    files: list[tuple[str, int, int, bytes]] = field(default_factory=list)
-    parts: list[bytes] = field(default_factory=list)
+    Attributes:
+        files: oid, length and BLAKE3 of each, in their order.
+        nbytes: of all of them.
+        parts: their bytes; none where the blob is there already.
+        name: of the blob; empty where it is not known yet.
+        encoded: the blob.
+    """
+
+    files: list[tuple[str, int, bytes]] = field(default_factory=list)
     nbytes: int = 0
+    parts: "list[bytes | memoryview]" = field(default_factory=list)
+    name: bytes = b""
+    encoded: "bytes | memoryview" = b""
 
-    def add(self, oid: str, data: bytes, digest: bytes) -> None:
+    def add(self, oid: str, data: "bytes | memoryview", digest: bytes) -> None:
         """Append a file."""
-        self.files.append((oid, self.nbytes, len(data), digest))
+        self.files.append((oid, len(data), digest))
         self.parts.append(data)
         self.nbytes += len(data)
+
+    def recipes(self) -> list[Recipe]:
+        """How the files are put together of the blob, whose name is known."""
+        ends = accumulate((length for _, length, _ in self.files), initial=0)
+        return [
+            Recipe(oid, length, digest, OPAQUE, (RecipePiece(self.name, start, length, 0),) if length else ())
+            for (oid, length, digest), start in zip(self.files, ends, strict=False)
+        ]
 
 
 class Measured(NamedTuple):

@@ -4,31 +4,28 @@ A push stores a version so that restoring it never reads more than the file has.
 more (*cold*) and stores each of its files against the next newer version, whatever restoring it reads; the newest
 version of each path stays whole. What was stored twice, or belongs to nobody, goes; small packs become large ones.
 
-First the chains are written, as an ordinary session. Then the packs of which little is needed any more are condemned,
+First the chains are written, in ordinary sessions. Then the packs of which little is needed any more are condemned,
 and what is needed of them is copied (`holdfast.vault.collecting`). A file is in no danger at any time.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from holdfast.errors import StalePlanError
 from holdfast.repo.lineage import Lineage, ObjectKey
-from holdfast.vault.casts import CastFiles
 from holdfast.vault.chains import Link, chain_order
 from holdfast.vault.claims import claims
 from holdfast.vault.collecting import Settled, abandoned_packs, condemn, settle, store_time
+from holdfast.vault.import_order import Item, Limits
 from holdfast.vault.marking import Marked, mark, packs_to_leave, wasted_bytes
 from holdfast.vault.periods import GRACE, RECENT
 from holdfast.vault.records import MAX_DEPTH, Recipe
+from holdfast.vault.repack_storing import Anew, Progress, RepackSpread, store_elsewhere, store_here
 from holdfast.vault.repository import Vault
-from holdfast.vault.session import FileToPut, Statistics
+from holdfast.vault.session import Statistics
 from holdfast.vault.survey import Survey, survey
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Repacked:
     """What a repack did.
 
     Attributes:
-        statistics: of the session that stored files anew.
+        statistics: of the sessions that stored files anew.
         condemned: packs that will go, with their bytes.
         settled: how far they are.
     """
@@ -165,7 +162,9 @@ def repack(
     grace: timedelta = GRACE,
     wait: timedelta = timedelta(0),
     scratch: Path | None = None,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = lambda _what, _done, _total: None,
+    limits: Limits | None = None,
+    spread: RepackSpread | None = None,
 ) -> Repacked:
     """Do what a plan says.
 
@@ -176,18 +175,28 @@ def repack(
         plan: of `plan_repack`, made a moment ago.
         recent, grace, wait: as of `holdfast.vault.collecting.settle`.
         scratch: a folder that has room for two files of the vault; None for the system's.
-        progress: told how many bytes of how many were stored anew.
+        progress: told what is done, and how many bytes of how many.
+        limits: how much a session stores anew.
+        spread: what else stores files anew, to the same packs; None for this process alone.
 
     Raises:
         StalePlanError: others have written to the vault since.
         DamagedVaultError: something cannot be read.
         RevokedError: a collector ended the session.
         StoreError: the store cannot be read or written.
+        WorkersLostError: what else was to do it is gone.
         OSError: a file could not be kept here for a moment.
     """
     if survey(vault.store, vault.jobs).digest() != plan.segments:
         raise StalePlanError(f"{vault.url} has changed since the plan was made", hint="Make a new one")
-    statistics = _store_anew(vault, plan, scratch, progress) if plan.files else Statistics()
+    statistics = Statistics()
+    if plan.files:
+        items = [Item(file.oid, file.base or None, file.cold) for file in plan.files]
+        anew = Anew(items, {file.oid: file.size for file in plan.files}, plan.packs, limits or Limits())
+        if spread is None:
+            statistics = store_here(vault, anew, scratch, progress)
+        else:
+            statistics = store_elsewhere(vault, anew, spread, progress)
     found = survey(vault.store, vault.jobs)
     marked = mark(found, plan.packs)
     packs = packs_to_leave(found, wasted_bytes(found, marked), vault.config.pack_bytes)
@@ -271,32 +280,6 @@ def _claimed(vault: Vault, found: Survey, recent: timedelta) -> set[ObjectKey]:
 def _packs_of(oids: Iterable[str], marked: Marked) -> set[str]:
     """The packs that hold blobs of files."""
     return {marked.entries[piece.blob].pack for oid in oids for piece in marked.recipes[oid][0].pieces}
-
-
-def _store_anew(vault: Vault, plan: RepackPlan, scratch: Path | None, progress: Progress) -> Statistics:
-    """Put the files again, each while its base is at hand."""
-    total, done = sum(file.size for file in plan.files), 0
-    vault.refresh()
-    with (
-        TemporaryDirectory(prefix="holdfast-repack-", dir=scratch) as folder,
-        vault.session(claiming=False, leaving=plan.packs, casts=CastFiles()) as session,
-    ):
-        session.expect(total)
-        before: tuple[str, Path] | None = None
-        for number, file in enumerate(plan.files):
-            known = session.known([file.oid])
-            if not known:
-                path = Path(folder, str(number))
-                vault.get(file.oid, path)
-                base_path = before[1] if before is not None and before[0] == file.base else None
-                ratio = math.inf if file.cold else None
-                session.put_many([FileToPut(file.oid, path, file.base, base_path, ratio)])
-                if before is not None:
-                    before[1].unlink()
-                before = (file.oid, path)
-            done += file.size
-            progress(done, total)
-        return session.commit()
 
 
 def _key(oid: str) -> ObjectKey:

@@ -6,13 +6,11 @@ are in the store before the segment that names them, and the segment is the one 
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from blake3 import blake3
 
@@ -30,89 +28,21 @@ from holdfast.vault.journal import Journal
 from holdfast.vault.measuring import Bundle
 from holdfast.vault.oids import check_md5, check_oid, hasher_of
 from holdfast.vault.pipeline import Pipeline
+from holdfast.vault.putting import Failure, Failures, FileToPut, OnPut, Statistics, UnreadableFileError, nobody
 from holdfast.vault.records import ConflictError
 from holdfast.vault.segment import INDEX, SESSIONS, write_segment
 from holdfast.vault.sink import PackSink
-from holdfast.vault.small_files import SMALL_BYTES, SmallFile, read_small
+from holdfast.vault.small_files import BUNDLE_BYTES, SMALL_BYTES, Answer, Group, read_small
 from holdfast.vault.split import Split, split_source
 
-BUNDLE_BYTES = 1 << 20
-FILES_A_LOOK = 1000
+FILES_A_LOOK = 4000
 
-
-def _nobody(_oid: str, _size: int) -> None:
-    """Is told, and says nothing."""
+Digests: TypeAlias = dict[str, tuple[int, bytes]]
+_LookedUp: TypeAlias = tuple[list[FileToPut], Digests]
 
 
 class RevokedError(HoldfastError):
     """A collector ended the session before it committed: what it sent does not count."""
-
-
-class FileToPut(NamedTuple):
-    """A file for `Session.put_many`.
-
-    Attributes:
-        oid: its name.
-        path: where it is.
-        base_oid: another version of it, against which its parts may be stored; None for what the session's families
-            know, empty for none at all.
-        base_path: where that is, if it is on this machine; saves fetching it.
-        max_restore_ratio: as of `Session`, for this file; None for the session's.
-        cast_oid: a file of which it may be a cast, with the same tensors in wider numbers; None for what the session's
-            casts know.
-    """
-
-    oid: str
-    path: "str | Path"
-    base_oid: str | None = None
-    base_path: "str | Path | None" = None
-    max_restore_ratio: float | None = None
-    cast_oid: str | None = None
-
-
-class _Failures:
-    """Keeps what went wrong with files until it can be raised: within the pipeline it would end all that follow."""
-
-    def __init__(self) -> None:
-        self._errors: list[HoldfastError] = []
-
-    def add(self, _oid: str, error: HoldfastError) -> None:
-        self._errors.append(error)
-
-    def check(self) -> None:
-        if self._errors:
-            raise self._errors.pop(0)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a session did.
-
-    Attributes:
-        files: put.
-        skipped: files that were there already.
-        raw_bytes: of the files that were put.
-        stored_bytes: of the packs that were sent.
-        new_blobs: sent.
-        known_blobs: parts of files that were there already.
-        packs: sent.
-        requests: to the store.
-    """
-
-    files: int = 0
-    skipped: int = 0
-    raw_bytes: int = 0
-    stored_bytes: int = 0
-    new_blobs: int = 0
-    known_blobs: int = 0
-    packs: int = 0
-    requests: int = 0
-
-
-Failure: TypeAlias = Callable[[str, HoldfastError], object]
-OnPut: TypeAlias = Callable[[str, int], object]
-Digests: TypeAlias = dict[str, tuple[int, bytes]]
-_LookedUp: TypeAlias = tuple[list[FileToPut], Digests, Future[list[SmallFile | None]]]
 
 
 class Session:
@@ -229,11 +159,11 @@ class Session:
             return False
         digests = self._index.digests([oid])
         if source.size <= SMALL_BYTES:
-            self._put_small(oid, read_exactly(source, 0, source.size), source.name, digests, _nobody)
+            self._put_small(oid, read_exactly(source, 0, source.size), source.name, digests, nobody)
             return True
         cut = split or self._split(source)
-        failures = _Failures()
-        self._encoder.put(oid, source, cut, digests.get(oid), failures.add, _nobody, base_oid, base_source)
+        failures = Failures()
+        self._encoder.put(oid, source, cut, digests.get(oid), failures.add, nobody, base_oid, base_source)
         self._pipeline.drain()
         failures.check()
         return True
@@ -242,7 +172,7 @@ class Session:
         self,
         files: Iterable[FileToPut],
         on_failure: Failure | None = None,
-        on_put: OnPut = _nobody,
+        on_put: OnPut = nobody,
     ) -> int:
         """Put many files, those that are there already left out; how many were put.
 
@@ -257,16 +187,24 @@ class Session:
             UnreadableFileError: a file cannot be read.
         """
         before = self._tally.files
-        failures = _Failures()
-        failed = on_failure or failures.add
-        for part, digests, reading in self._looked_up(files, on_put):
-            for file, small in zip(part, reading.result(), strict=True):
-                if self._is_put(file.oid):  # it is named twice
-                    self._tally.skipped += 1
-                    on_put(file.oid, 0)
-                else:
-                    self._put_path(file, small, digests, failed, on_put)
-                    failures.check()
+        failures = Failures(on_failure)
+        # who reads small files knows nothing of what was put one by one, and the blobs are the same whoever it is
+        self._close_bundle(on_put)
+        twice: list[FileToPut] = []
+        for part, digests, answer in self._read(self._looked_up(files, twice, on_put)):
+            start = 0
+            for group in answer.groups:
+                found = zip(part[start : group.stop], answer.files[start : group.stop], strict=True)
+                self._put_group(found, group, digests, failures, on_put)
+                start = group.stop
+            for file in part[start:]:
+                self._put_path(file, digests, failures, on_put)
+        for file in twice:
+            if self._is_put(file.oid):
+                self._tally.skipped += 1
+                on_put(file.oid, 0)
+            else:
+                self._put_path(file, self._index.digests([file.oid]), failures, on_put)
         self._close_bundle(on_put)
         self._pipeline.drain()
         failures.check()
@@ -281,11 +219,17 @@ class Session:
         """
         self._close_bundle()
         self._pipeline.drain()
-        self._sink.finish()
+        self._sink.seal()
         listing = self._sink.listing
         listing.claims = [oid for oid in self._claims if oid not in self._sink.recipes]
+        data = b""
         if listing.recipes or listing.claims or listing.entries:
+            # while the last packs are on their way. To the index of this session it counts when it is committed, and
+            # nowhere does what the bucket does not list
             data = write_segment(listing, self._sink.packs)
+            self._index.leaving(()).add(self.id, data)
+        self._sink.finish()
+        if data:
             if not self._store.put_if_absent(f"{INDEX}/{self.id}", data):
                 self._compare(data)
             self._decided = True
@@ -332,35 +276,80 @@ class Session:
                 f"A collector ended the session {self.id} before it was done", hint="Run the command again"
             )
 
-    def _looked_up(self, files: Iterable[FileToPut], on_put: OnPut) -> Iterator[_LookedUp]:
-        """Those that are not there, some at a time; the next are read while one is at work with what it got."""
-        waiting: _LookedUp | None = None
+    def _looked_up(self, files: Iterable[FileToPut], twice: list[FileToPut], on_put: OnPut) -> Iterator[_LookedUp]:
+        """Those that are not there, some at a time; what is named again is set aside, since it may be there then."""
+        named: set[str] = set()
         for part in _parts(files, FILES_A_LOOK):
             oids = [check_oid(file.oid) for file in part]
-            known = self.known(oids)
+            existing = self._index.existing(oids)
+            known = {*filter(self._is_put, oids), *(self._index.standing(existing) if existing else ())}
+            digests = self._index.digests(existing - known) if existing else {}
             self._claims.update(dict.fromkeys(oid for oid in oids if oid in known))
-            self._tally.skipped += len(known)
-            for oid in known:
-                on_put(oid, 0)
-            missing = [file for file in part if file.oid not in known]
-            digests = self._index.digests([file.oid for file in missing])
-            ready = waiting
-            waiting = missing, digests, self._encoder.read_ahead([file.path for file in missing])
-            if ready is not None:
-                yield ready
-        if waiting is not None:
-            yield waiting
+            missing = []
+            for file in part:
+                if file.oid in known:
+                    self._tally.skipped += 1
+                    on_put(file.oid, 0)
+                elif file.oid in named:
+                    twice.append(file)
+                else:
+                    named.add(file.oid)
+                    missing.append(file)
+            if missing:
+                yield missing, digests
+
+    def _read(self, parts: Iterable[_LookedUp]) -> Iterator[tuple[list[FileToPut], Digests, Answer]]:
+        """What was read of small files: the next ones are read while one is at work with what it got."""
+        ready, begun = None, 0
+        rest = iter(parts)
+        following = next(rest, None)
+        while following is not None:
+            (part, digests), following = following, None
+            while part:
+                asked = [(file.oid, digests.get(file.oid, (0, b""))[1], file.path) for file in part]
+                reading = self._encoder.read_ahead(asked, begun)
+                if ready is not None:
+                    yield ready
+                if following is None:  # looked up now, so that nobody waits for it later
+                    following = next(rest, None)
+                answer = reading.result()
+                count, begun = len(answer.files), answer.begun(begun)
+                ready, part = (part[:count], digests, answer), part[count:]
+        if ready is not None:
+            yield ready
 
     def _is_put(self, oid: str) -> bool:
         return oid in self._encoder.in_flight or oid in self._sink.recipes
 
-    def _put_path(
-        self, file: FileToPut, small: SmallFile | None, digests: Digests, failed: Failure, on_put: OnPut
+    def _put_group(
+        self,
+        files: "Iterable[tuple[FileToPut, tuple[int, bytes] | None]]",
+        group: Group,
+        digests: Digests,
+        failures: Failures,
+        on_put: OnPut,
     ) -> None:
+        """Put small files that were read, and those between them that were not taken."""
+        bundle, at = Bundle(name=group.name, nbytes=group.nbytes, encoded=group.data), 0
+        for file, found in files:
+            if found is None:
+                self._put_path(file, digests, failures, on_put)
+                continue
+            length, digest = found
+            if group.name:
+                bundle.files.append((file.oid, length, digest))
+            else:
+                self._add_small(file.oid, group.data[at : at + length], digest, on_put)
+                at += length
+        if group.name:
+            self._close_bundle(on_put)  # begun with a file that was not taken, and could be read after all
+            self._encoder.put_bundle(bundle, on_put)
+
+    def _put_path(self, file: FileToPut, digests: Digests, failures: Failures, on_put: OnPut) -> None:
         try:
-            data = small.data if small is not None else read_small(file.path)
+            data = read_small(file.path)
             if data is not None:
-                self._put_small(file.oid, data, file.path, digests, on_put, small)
+                self._put_small(file.oid, data, file.path, digests, on_put)
                 return
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(FileSource(Path(file.path)))
@@ -378,7 +367,7 @@ class Session:
                     source,
                     split,
                     digests.get(file.oid),
-                    failed,
+                    failures.add,
                     on_put,
                     base_oid or None,
                     base,
@@ -386,33 +375,27 @@ class Session:
                     cast_oid,
                 )
         except IntegrityError as error:
-            failed(file.oid, error)
+            failures.add(file.oid, error)
         except OSError as error:
-            failed(file.oid, UnreadableFileError(f"{file.path} cannot be read: {error.strerror or error}"))
+            failures.add(file.oid, UnreadableFileError(f"{file.path} cannot be read: {error.strerror or error}"))
+        failures.check()
 
-    def _put_small(
-        self,
-        oid: str,
-        data: bytes,
-        name: "str | Path",
-        digests: Digests,
-        on_put: OnPut,
-        hashed: SmallFile | None = None,
-    ) -> None:
-        if hashed is not None and oid.startswith("md5:"):
-            check_md5(oid, hashed, str(name))
-        elif (hasher := hasher_of(oid)) is not None:
+    def _put_small(self, oid: str, data: bytes, name: "str | Path", digests: Digests, on_put: OnPut) -> None:
+        if (hasher := hasher_of(oid)) is not None:
             hasher.update(data)
             check_md5(oid, hasher, str(name))
-        digest = blake3(data).digest() if hashed is None else hashed.digest
+        digest = blake3(data).digest()
         if digests and digests.get(oid, (len(data), digest)) != (len(data), digest):
             raise ConflictError(f"{oid} has another content in {self._store.url} than in {name}")
+        self._add_small(oid, data, digest, on_put)
+
+    def _add_small(self, oid: str, data: "bytes | memoryview", digest: bytes, on_put: OnPut) -> None:
         self._encoder.in_flight.add(oid)
         self._bundle.add(oid, data, digest)
         if self._bundle.nbytes >= BUNDLE_BYTES:
             self._close_bundle(on_put)
 
-    def _close_bundle(self, on_put: OnPut = _nobody) -> None:
+    def _close_bundle(self, on_put: OnPut = nobody) -> None:
         if self._bundle.files:
             self._encoder.put_bundle(self._bundle, on_put)
             self._bundle = Bundle()
@@ -421,11 +404,10 @@ class Session:
         return split_source(source, block_bytes=self._config.block_bytes, chunking=self._config.chunking)
 
 
-class UnreadableFileError(HoldfastError):
-    """A file cannot be read."""
-
-
 def _parts(files: Iterable[FileToPut], length: int) -> Iterator[list[FileToPut]]:
     rest = iter(files)
     while part := list(islice(rest, length)):
         yield part
+
+
+__all__ = ["BUNDLE_BYTES", "FileToPut", "RevokedError", "Session", "Statistics", "UnreadableFileError"]

@@ -54,7 +54,7 @@ class PackSink:
         self.entries.update((entry.id, entry) for entry in self.journal.listing.entries)
         self.recipes.update((recipe.oid, recipe) for recipe in self.journal.listing.recipes)
 
-    def add(self, entry: Entry, blob: bytes) -> Entry:
+    def add(self, entry: Entry, blob: "bytes | memoryview") -> Entry:
         """Put a blob into the pack that is being filled; its entry with its place there.
 
         Raises:
@@ -72,13 +72,21 @@ class PackSink:
         Raises:
             StoreError: as of `add`.
         """
-        for recipe in recipes:
-            if recipe.oid in self.recipes:
-                continue
-            self.recipes[recipe.oid] = recipe
-            self._builder.listing.recipes.append(recipe)
-            self._builder.listing.claimed.append(self.claiming)
+        listing = self._builder.listing
+        fresh = {recipe.oid: recipe for recipe in recipes if recipe.oid not in self.recipes}
+        self.recipes.update(fresh)
+        listing.recipes += fresh.values()
+        listing.claimed += [self.claiming] * len(fresh)
         self._seal_if_full()
+
+    def seal(self) -> None:
+        """Begin to upload what is left: all packs are known then.
+
+        Raises:
+            StoreError: as of `add`.
+        """
+        if not self._builder.empty:
+            self._seal()
 
     def finish(self) -> None:
         """Upload what is left; all packs are in the store afterwards.
@@ -86,8 +94,7 @@ class PackSink:
         Raises:
             StoreError: as of `add`.
         """
-        if not self._builder.empty:
-            self._seal()
+        self.seal()
         self._uploads.drain()
 
     def close(self) -> None:

@@ -87,13 +87,7 @@ def vault_stats(vault: Vault) -> VaultStats:
             " GROUP BY format ORDER BY format"
         )
     }
-    codecs = {
-        CODECS[kind]: CodecStats(blobs, plain, stored)
-        for kind, blobs, plain, stored in index.rows(
-            "SELECT kind, COUNT(*), SUM(plain), SUM(stored) FROM blobs WHERE pack IN"
-            " (SELECT number FROM packs WHERE segment IN {standing}) GROUP BY kind ORDER BY kind"
-        )
-    }
+    codecs = {CODECS[kind]: CodecStats(blobs, plain, stored) for kind, (blobs, plain, stored) in index.kinds().items()}
     condemned = index.known.condemned_packs
     packs = {key: size for key, size in index.packs().items() if key not in condemned}
     waiting = {key: size for key, size in index.packs().items() if key in condemned}

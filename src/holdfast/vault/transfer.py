@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, PartlyDoneError
@@ -22,6 +23,7 @@ from holdfast.vault.session import FileToPut, RevokedError, Statistics
 # DVC protects what is in its cache: a file that can be written is one that somebody changed
 CACHED_MODE = 0o444
 TOLD_BYTES = 1 << 20
+_RUNS = "runs:"
 _RUN_NAME = re.compile(r"[0-9a-f]{64}")
 
 Progress = Callable[[int, int], None]
@@ -96,13 +98,13 @@ class _Wanted:
 
     names: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, ObjectKey] = field(default_factory=dict)
 
-    def add(self, item: UsedObject, cache: Path) -> None:
-        oid = f"{item.hash_name}:{item.oid}"
-        self.names.setdefault(oid, item.path)
-        self.places[oid] = object_name(os.fspath(cache), item.hash_name, item.oid)
-        self.keys[oid] = (item.hash_name, item.oid)
+    def add(self, items: Iterable[UsedObject], cache: Path) -> None:
+        folder = os.fspath(cache)
+        for item in items:
+            oid = f"{item.hash_name}:{item.oid}"
+            self.names.setdefault(oid, item.path)
+            self.places[oid] = object_name(folder, item.hash_name, item.oid)
 
     def of(self, oids: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted({self.names[oid] for oid in oids}))
@@ -146,11 +148,8 @@ def push(
     cache = local_cache(project.root).folder
     used = used_objects(project, selection, for_push=True)
     wanted = _Wanted()
-    for item in (*used.objects, *used.missing):
-        wanted.add(item, cache)
-    for item in besides:
-        if object_path(cache, item.hash_name, item.oid).exists():
-            wanted.add(item, cache)
+    wanted.add((*used.objects, *used.missing), cache)
+    wanted.add((item for item in besides if object_path(cache, item.hash_name, item.oid).exists()), cache)
     if run_cache:
         _add_runs(wanted, cache)
     lineage = read_lineage(project, cache)
@@ -223,22 +222,20 @@ def fetch(
 
     def bring_listings(items: list[UsedObject]) -> None:
         listings = _Wanted()
-        for item in items:
-            listings.add(item, cache)
+        listings.add(items, cache)
         bring(listings, lambda _done, _total: None)
 
     if run_cache:
         runs = _Wanted()
         vault.exists(())  # brings the index up to date
         for oid in vault.index.oids():
-            key, _, value = oid.removeprefix("runs:").partition("/")
+            key, _, value = oid.removeprefix(_RUNS).partition("/")
             if _RUN_NAME.fullmatch(key) and _RUN_NAME.fullmatch(value):
                 runs.names[oid], runs.places[oid] = oid, str(cache / RUN_CACHE / key[:2] / key / value)
         bring(runs, lambda _done, _total: None)
     used = used_objects(project, selection, bring=bring_listings)
     wanted = _Wanted()
-    for item in used.objects:
-        wanted.add(item, cache)
+    wanted.add(used.objects, cache)
     missing = bring(wanted, progress)
     lost = [item.path for item in used.missing if item.path not in failed]
     return Fetched(
@@ -261,8 +258,7 @@ def compare(vault: Vault, project: Project, selection: Selection) -> Compared:
     cache = local_cache(project.root).folder
     used = used_objects(project, selection)
     wanted = _Wanted()
-    for item in (*used.objects, *used.missing):
-        wanted.add(item, cache)
+    wanted.add((*used.objects, *used.missing), cache)
     there = vault.exists(wanted.names)
     here = {oid for oid, place in wanted.places.items() if os.path.exists(place)}  # noqa: PTH110
     return Compared(
@@ -334,13 +330,16 @@ def _ordered(
 
     ``bases`` are what the vault has; what is sent before a file is added.
     """
-    oids = {key: oid for oid, key in wanted.keys.items()}
-    runs = [oid for oid in here if oid not in wanted.keys]
-    for oid in runs:
-        yield FileToPut(oid, wanted.places[oid])
-    for key in lineage.oldest_first(wanted.keys[oid] for oid in here if oid in wanted.keys):
-        oid = oids[key]
-        others = (*lineage.older(key), *lineage.newer(key)) if key in lineage.paths else ()
+    # most of many thousand files were never anything else, and have no path in the lineage
+    keys = {_oid(key): key for key in lineage.paths}
+    versions = {oid: keys[oid] for oid in here if oid in keys}
+    replaced = lineage.oldest_first(key for key in versions.values() if lineage.newer(key))
+    first = dict.fromkeys([*(oid for oid in here if oid.startswith(_RUNS)), *map(_oid, replaced)])
+    for oid in chain(first, (oid for oid in here if oid not in first)):
+        if (key := versions.get(oid)) is None:
+            yield FileToPut(oid, wanted.places[oid])
+            continue
+        others = (*lineage.older(key), *lineage.newer(key))
         base = next((other for other in others if _oid(other) in bases), None)
         if base is None:
             yield FileToPut(oid, wanted.places[oid])
@@ -362,7 +361,7 @@ def _oid(key: ObjectKey) -> str:
 def _add_runs(wanted: _Wanted, cache: Path) -> None:
     for path in sorted((cache / RUN_CACHE).glob("*/*/*")):
         if _RUN_NAME.fullmatch(path.name) and _RUN_NAME.fullmatch(path.parent.name):
-            oid = f"runs:{path.parent.name}/{path.name}"
+            oid = f"{_RUNS}{path.parent.name}/{path.name}"
             wanted.names[oid], wanted.places[oid] = oid, str(path)
 
 
@@ -377,7 +376,8 @@ def failures(report: Transferred) -> HoldfastError | None:
     """What ends a command with *partly done*; None where all of it was done."""
     parts = []
     if report.missing:
-        parts.append(f"{len(report.missing)} are nowhere: {', '.join(report.missing[:3])}")
+        are = "is" if len(report.missing) == 1 else "are"
+        parts.append(f"{len(report.missing)} {are} nowhere: {', '.join(report.missing[:3])}")
     parts += [f"{name}: {reason}" for name, reason in report.failed[:3]]
     if report.unread:
         parts.append(f"{len(report.unread)} commits could not be read: {report.unread[0]}")
