@@ -83,6 +83,8 @@ CODES: dict[str, int] = {
 }
 # what makes an example take less time
 QUICKLY: dict[str, str] = {"holdfast remote doctor": " --rounds 2 --sizes 1KB"}
+# of which tests/test_*_cluster.py have a real one
+CLUSTER = "tcp://10.0.0.1:8786"
 # they run until they are ended
 SERVERS = ("serve", "ui")
 # how a command is asked for JSON in further ways, or in others, as its examples take long
@@ -151,7 +153,7 @@ def examples(command: click.Command) -> list[str]:
     """The lines below ``Example:`` in a command's help, those that go on joined."""
     _, _, text = cleandoc(command.help or "").partition("\b\nExample")
     lines = re.sub(r" \\\n\s*", " ", text).split("\n")[1:]
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip().replace(f"--scheduler {CLUSTER}", "--scheduler none") for line in lines if line.strip()]
 
 
 def takes_json(command: click.Command) -> bool:

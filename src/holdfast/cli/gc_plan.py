@@ -1,5 +1,6 @@
 """``holdfast gc plan``."""
 
+import atexit
 import gc
 import time
 from collections.abc import Sequence
@@ -52,9 +53,9 @@ def plan(
       holdfast gc plan --scope runs,workspace outputs
       holdfast gc plan --explain models/digits/classifier.safetensors
     """
-    # nothing here is garbage: Python's collector would walk over all names of all objects again and again, and once
-    # more as it ends
+    # nothing here is garbage: Python's collector would walk over all names of all objects again and again
     gc.disable()
+    atexit.register(gc.freeze)  # and once more as it ends
     with world_here(scheduler) as world:
         request = request_of(world, folders, scopes, names, accept, ignore_run_cache=ignore_run_cache, offline=offline)
         result = make_plan(world, request, now=time.time())

@@ -1,6 +1,5 @@
 """The root command, and the one place where failures become a line and an exit code."""
 
-import gc
 import os
 import sys
 import traceback
@@ -77,9 +76,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     if MULTIPLYING.isdisjoint(arguments):
         os.environ.setdefault(BLAS_THREADS, "1")
-    code = _run(arguments)
-    gc.freeze()  # else Python looks through all that is left once more as it ends
-    sys.exit(code)
+    sys.exit(_run(arguments))
 
 
 def _run(arguments: list[str]) -> int:

@@ -67,9 +67,10 @@ class ClusterExecutor:
             self._client = connect(self.address)
         except HoldfastError:
             raise
-        except Exception as error:  # what is no scheduler may answer anything
+        except Exception as error:  # what is no scheduler may answer anything, and Dask may make anything of it
+            reason = _reason(error) if isinstance(error, OSError | ValueError) else "something else does"
             raise WorkersLostError(
-                f"{self.address}: no Dask scheduler answers there ({_reason(error)})",
+                f"{self.address}: no Dask scheduler answers there ({reason})",
                 hint="`dask scheduler` starts one and says its address",
             ) from error
         try:

@@ -75,7 +75,8 @@ def object_path(folder: Path, hash_name: str, oid: str) -> Path:
 
 def object_name(folder: str, hash_name: str, oid: str) -> str:
     """The same as text: of 100,000 objects paths take two seconds."""
-    return f"{folder}/{_TOPS[hash_name]}{oid[:2]}/{oid[2:]}"
+    name = f"{_TOPS[hash_name]}{oid[:2]}/{oid[2:]}"
+    return f"{folder}/{name}" if folder else name
 
 
 def list_objects(folder: Path) -> list[CacheObject]:
