@@ -17,7 +17,7 @@ OURS, THEIRS, OTHERS, BACK, INK, EDGE = "#1f6fb2", "#9aa5b1", "#d9a441", "#fffff
 TOOLS = {"rclone": ("rclone", OTHERS), "dvc": ("DVC", THEIRS), "holdfast": ("Holdfast", OURS)}
 FEW_TICKS = 4
 # told apart by more than their colour
-LINES = (("#1f6fb2", "o"), ("#d64545", "s"), ("#3f8f5b", "^"), ("#d9a441", "D"))
+LINES = (("#1f6fb2", "o"), ("#d64545", "s"), ("#3f8f5b", "^"), ("#d9a441", "D"), ("#7a55b0", "v"))
 # no random names in SVG, and letters as text: as shapes they would take 120 KB
 STYLE = {
     "svg.hashsalt": "holdfast",
@@ -175,6 +175,6 @@ def labelled(digits: str, seconds: float, _: int) -> str:
 def short(size: int) -> str:
     """A size as it has room below an axis."""
     for unit, letter in ((1_000_000, "M"), (1000, "k")):
-        if size >= unit:
+        if size >= unit and size * 10 % unit == 0:
             return f"{size / unit:g}{letter}"
-    return str(size)
+    return f"{size:,}"

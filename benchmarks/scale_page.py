@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import RESULTS, read_results
+from report_text import plain
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/scale.md"
 BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -66,7 +67,7 @@ def index_table(results: dict[str, Any]) -> Iterator[str]:
         "mark, peak memory": "a collector that marks, MB",
     }
     for what, title in rows.items():
-        figures = [f"{each[what]['median']:.3g}" if what in each else "–" for each in by_blobs.values()]
+        figures = [plain(each[what]["median"]) if what in each else "–" for each in by_blobs.values()]
         slope = results["slopes"].get(what)
         yield f"| {title} | {' | '.join(figures)} | {'–' if slope is None else f'{slope:.2f}'} |"
 
@@ -83,7 +84,7 @@ def vaults_table(results: dict[str, Any]) -> Iterator[str]:
         ("dollars a month", "$ a month"),
         ("dollars of a first clone", "$ of requests of a first clone"),
     ):
-        yield f"| {title} | {' | '.join(f'{dollars(vault[name])}' for vault in vaults.values())} |"
+        yield f"| {title} | {' | '.join(plain(vault[name]) for vault in vaults.values())} |"
 
 
 def pushes_table(results: dict[str, Any]) -> Iterator[str]:
@@ -94,11 +95,6 @@ def pushes_table(results: dict[str, Any]) -> Iterator[str]:
         ways = found["50%"]
         figures = [f"{ways[way]['requests']:,.0f}; {short(ways[way]['bytes'])}B" for way in WAYS]
         yield f"| {name} | {' | '.join(figures)} |"
-
-
-def dollars(figure: float) -> str:
-    """An amount in three digits."""
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def short(figure: float) -> str:

@@ -138,6 +138,23 @@ def config_of(store: ObjectStore, link: Link | None = None) -> dict[str, Any]:
     return dict(client.config) | {"client": dict(client.client_options), "retry": client.retry_config}
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "signed"),
+    [
+        ("http://10.0.0.1:9000", True),
+        ("http://storage.example:9000", True),
+        ("http://localhost.example", True),
+        ("https://storage.example", False),
+        ("http://127.0.0.1:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://localhost:9000", False),
+    ],
+)
+def test_what_goes_over_a_wire_without_tls_is_signed(endpoint: str, signed: bool) -> None:
+    config = config_of(open_store("s3://bucket/a", replace(KEYS, endpoint=endpoint)))
+    assert config["unsigned_payload"] in ((False, "false") if signed else (True, "true"))
+
+
 def test_the_rules_of_r2() -> None:
     for url, options in (
         ("r2://account/bucket/a", KEYS),

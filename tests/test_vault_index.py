@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from faults import FaultyStore, Rule
 from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.store import ObjectStore, UnreachableError
 from holdfast.vault import index as index_module
+from holdfast.vault import index_file
 from holdfast.vault.index import Index
 from holdfast.vault.index_file import IndexFile, IndexFileError
 from holdfast.vault.index_runs import Run
@@ -255,6 +257,94 @@ def test_another_process_takes_in_a_segment_meanwhile(
     assert not list(index.all_entries())  # what counts for one is gone for all
     for each in (index, other):
         each.close()
+
+
+FILES = {oid_of(bytes([number])): number for number in range(5)}
+
+
+def taken_in(store: ObjectStore, path: Path) -> Index:
+    """An index that was given a segment of `FILES`, as who has written it does."""
+    index = opened(store, path)
+    put_segment(store, session_name(1), FILES)
+    index.add(session_name(1), bytes(store.get(f"index/{session_name(1)}")))
+    return index
+
+
+def folded(path: Path) -> int:
+    """How many segments have files that are not in their table yet."""
+    with sqlite3.connect(path) as connection:
+        ((count,),) = connection.execute("SELECT COUNT(*) FROM folded")
+    connection.close()
+    return int(count)
+
+
+def files_of(index: Index) -> list[str]:
+    return [oid for (oid,) in index.rows("SELECT oid FROM recipes WHERE segment IN {active} ORDER BY oid")]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda index: list(index.oids()),
+        lambda index: index.existing(FILES),
+        lambda index: index.standing(FILES),
+        lambda index: index.recipes(FILES),
+        lambda index: index.digests(FILES),
+        files_of,
+    ],
+)
+@pytest.mark.parametrize("few", [0, 10])
+def test_what_was_written_here_is_known_as_what_was_read(
+    few: int,
+    ask: Callable[[Index], Collection[str]],
+    store: ObjectStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(index_file, "FEW_FILES", few)
+    own = taken_in(store, tmp_path / "own")
+    assert folded(tmp_path / "own") == (few == 0)
+    counted = FaultyStore(store)
+    other, fresh = opened(counted, tmp_path / "own"), opened(store, tmp_path / "fresh")
+    assert fetched(counted) == []
+    assert len(ask(fresh)) == len(FILES)
+    assert ask(other) == ask(own) == ask(fresh)
+    assert not folded(tmp_path / "own")
+    for index in (own, other, fresh):
+        index.close()
+
+
+def test_what_was_written_here_and_is_gone_is_not_known(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "FEW_FILES", 0)
+    index = taken_in(store, tmp_path / "index")
+    store.delete(f"index/{session_name(1)}")
+    index.refresh()
+    assert not folded(tmp_path / "index")
+    assert index.existing(FILES) == set()
+    put_segment(store, session_name(2), {oid_of(b"b"): 2})
+    index.refresh()
+    assert list(index.oids()) == [oid_of(b"b")]
+    index.close()
+
+
+def test_what_was_written_here_and_is_torn_is_read_again(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "FEW_FILES", 0)
+    taken_in(store, tmp_path / "index").close()
+    with sqlite3.connect(tmp_path / "index") as connection:
+        ((data,),) = connection.execute("SELECT data FROM folded")
+        connection.execute("UPDATE folded SET data = ?", (data[:-40] + bytes(40),))
+    connection.close()
+    index = opened(store, tmp_path / "index")
+    with pytest.raises(IndexFileError, match="was torn: a segment cannot be read"):
+        index.existing(FILES)
+    index.close()
+    index = opened(store, tmp_path / "index")
+    assert index.existing(FILES) == FILES.keys()
+    index.close()
 
 
 def test_where_it_cannot_be_written_it_is_in_memory(store: ObjectStore, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.vault.server_access import Access, Right, is_loopback
+from holdfast.objectstore.location import is_loopback
+from holdfast.vault.server_access import Access, Right
 from vault_servers import READ_TOKEN, WRITE_TOKEN, Running, ask, in_process, path_of, say
 from vaults import noise
 

@@ -12,6 +12,10 @@ import torch
 from faults import FaultyStore, Rule
 from holdfast.objectstore.opening import open_store
 from holdfast.objectstore.store import StoreError
+from holdfast.repo.cache import object_path
+from holdfast.repo.dvc import Selection
+from holdfast.repo.workspace import find_project
+from holdfast.vault import transfer
 from holdfast.vault.repository import init_vault, open_vault
 from holdfast.vault.segment import INDEX
 from holdfast.vault.session import FileToPut
@@ -277,6 +281,34 @@ def test_many_small_files_are_few_objects(tmp_path: Path) -> None:
     other = clone(world, "other")
     other.holdfast("pull", "-r", url)
     assert files(other.root / "images") == files(world.root / "images")
+
+
+@pytest.mark.parametrize("sample", [3, 5000])
+def test_of_very_many_some_are_missing_and_some_damaged(
+    sample: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SAMPLE_FILES", sample)
+    world = make_repository(tmp_path)
+    for number in range(40):
+        world.write(f"images/{number:02}.png", f"number {number}\n" * 20)
+    world.dvc("add", "-q", "images")
+    world.commit("images")
+    objects = [oid_of(f"number {number}\n".encode() * 20) for number in (20, 30)]
+    lost, damaged = (object_path(world.cache, *oid.split(":")) for oid in objects)
+    lost.unlink()
+    damaged.chmod(0o644)
+    damaged.write_text("another\n")
+    told: list[tuple[int, int, int]] = []
+    with init_vault(open_store(str(tmp_path / "store" / "vault")), None) as vault:
+        report = transfer.push(
+            vault, find_project(world.root), Selection(), progress=lambda *numbers: told.append(numbers)
+        )
+        assert report.missing == ("images/20.png",)
+        assert [name for name, _ in report.failed] == ["images/30.png"]
+        assert report.statistics.files == 39  # with the listing
+        assert vault.exists(objects) == set()
+    done, total, _ = told[-1]
+    assert done == total == report.statistics.raw_bytes
 
 
 def test_what_was_not_committed_is_not_known(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def names() -> dict[str, int]:
 class AtOnce(Pipeline):
     """A pipeline whose work is done by whoever asks for it: what a process asks of the store has one order."""
 
-    def submit(self, work: Callable[[], Result], done: Callable[[Result], None]) -> None:
+    def submit(self, work: Callable[[], Result], done: Callable[[Result], None], *, ahead: int = 0) -> None:  # noqa: ARG002
         self._check()
         try:
             done(work())

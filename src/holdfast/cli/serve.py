@@ -20,9 +20,10 @@ from holdfast.cli.groups import Verb
 from holdfast.cli.naming import open_objects
 from holdfast.cli.vaults import vault_url
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.objectstore.location import is_loopback
 from holdfast.repo.workspace import find_project
 from holdfast.vault.repository import Vault, open_vault
-from holdfast.vault.server_access import Access, is_loopback
+from holdfast.vault.server_access import Access
 
 if TYPE_CHECKING:
     from holdfast.vault.server import Limits

@@ -1,5 +1,6 @@
 """What a URL of a store, or of an object in one, names."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ class Location:
     path: str
     endpoint: str | None = None
     written: str = ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, and nobody else reaches a server that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def is_url(name: str) -> bool:

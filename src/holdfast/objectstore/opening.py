@@ -11,7 +11,7 @@ from holdfast.objectstore.answers import Place
 from holdfast.objectstore.bucket import BucketStore, Link
 from holdfast.objectstore.credentials import settings
 from holdfast.objectstore.folder import FolderStore
-from holdfast.objectstore.location import R2_HOST, Location, locate
+from holdfast.objectstore.location import R2_HOST, Location, is_loopback, locate
 from holdfast.objectstore.options import StoreOptions
 from holdfast.objectstore.parts import PartCopier, connector
 from holdfast.objectstore.retry import Retry
@@ -107,8 +107,9 @@ def _s3(location: Location, options: StoreOptions) -> "tuple[Maker, str, Callabl
         "aws_endpoint_url_s3": endpoint,
         "virtual_hosted_style_request": False,
         "skip_signature": options.anonymous,
-        # TLS carries what is sent whole; without it the signature does, for 0.4 s a GB
-        "unsigned_payload": endpoint.startswith("https:"),
+        # TLS carries what is sent whole, and on this machine nothing lies between; else the signature does, for 0.4 s
+        # a GB
+        "unsigned_payload": endpoint.startswith("https:") or is_loopback(urlsplit(endpoint).hostname or ""),
         **options.encryption,
     }
 

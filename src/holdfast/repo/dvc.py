@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.errors import HoldfastError, LockedError, PartlyDoneError, UsageError
 from holdfast.repo.settings import read_settings
@@ -145,11 +145,10 @@ class Selection:
     glob: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UsedObject:
+class UsedObject(NamedTuple):
     """An object that outs need.
 
-    Args:
+    Attributes:
         hash_name: ``md5`` or ``md5-dos2unix``.
         oid: its name; that of a folder's listing ends in ``.dir``.
         path: one that it has, from the project's root, with slashes.

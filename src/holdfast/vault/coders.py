@@ -24,6 +24,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO, NoReturn
 
+import numpy as np
+
 from holdfast.vault.codec import EncodingError, encode
 from holdfast.vault.codec_elements import CODES, DTYPES
 from holdfast.vault.codec_kernels import fastest_loops
@@ -199,8 +201,8 @@ class _Coder:
         return failed, self._read(length)
 
     def _read(self, count: int) -> memoryview:
-        found = memoryview(bytearray(count))
-        rest = found
+        # an array, for which NumPy asks the system for huge pages
+        found = rest = np.empty(count, np.uint8).data
         while rest:
             length = os.readv(self._answers, [rest])
             if not length:
@@ -287,7 +289,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, loops: Loops) -> None:
         parts: Sequence[bytes]
         try:
             if dtype == _FILES:
-                failed, parts = 0, answer_to(data)
+                failed, parts = 0, answer_to(data, loops)
             else:
                 base_name = DTYPES[base_dtype] if base_dtype else None
                 failed, parts = 0, [encode(data, DTYPES[dtype], base, base_dtype=base_name, loops=loops)]

@@ -2,7 +2,8 @@
 
 Blobs are as many as the vault is large: their places are in *runs* (`holdfast.vault.index_runs`), of which each is more
 than twice as long as all shorter ones together. Short ones are in the file of SQLite, long ones beside it. A
-transaction says which count. Files, packs and segments are tables.
+transaction says which count. Files, packs and segments are tables; the files of a large segment that was written here
+are put into theirs when somebody asks for files, which most who have pushed do not.
 """
 
 import contextlib
@@ -17,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.vault.columns import Array
 from holdfast.vault.index_merge import merge
 from holdfast.vault.index_runs import Run, TornRunError, run_bytes, run_of
 from holdfast.vault.listing import rows_as_bytes
-from holdfast.vault.segment import Segment
+from holdfast.vault.segment import Segment, read_segment
 
-SCHEMA = 2
+SCHEMA = 3
 # another process may be putting long runs together: 10 million places in 10 s
 BUSY_SECONDS = 300.0
 PAGE_ROWS = 20_000
@@ -36,6 +37,8 @@ SHORT_ROWS = 16_384
 TINY_ROWS = 256
 # and where all are kept in memory; SQLite takes 10^9 bytes at a time
 MEMORY_ROWS = 16_000_000
+# files of a segment that are put into their table at once: 5 µs each
+FEW_FILES = 10_000
 RUN_SUFFIX = ".run"
 
 TABLES = (
@@ -48,6 +51,8 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, rows INTEGER, data BLOB)",
     """CREATE TABLE IF NOT EXISTS recipes (oid TEXT, segment INTEGER, size INTEGER, digest BLOB, format TEXT,
     claimed INTEGER, pieces BLOB, PRIMARY KEY (oid, segment)) WITHOUT ROWID""",
+    # segments whose files are not in their table yet
+    "CREATE TABLE IF NOT EXISTS folded (segment INTEGER PRIMARY KEY, data BLOB)",
 )
 
 
@@ -111,28 +116,30 @@ class IndexFile:
     def insert(self, segments: Sequence[tuple[Segment, int]]) -> None:
         """Take in segments, each with its size, but for those that another process has taken in."""
         with self._transaction() as connection:
-            known = {session for (session,) in connection.execute("SELECT session FROM segments")}
-            fresh = [(segment, size) for segment, size in segments if segment.session not in known]
-            runs: list[Run] = []
-            recipes: list[tuple[Any, ...]] = []
-            for segment, size in fresh:
-                rows = segment.rows
-                row = (segment.session, size, len(rows.ids))
-                number = connection.execute(
-                    "INSERT INTO segments (session, size, blobs) VALUES (?, ?, ?)", row
-                ).lastrowid
-                first = self.next_pack()
-                packs = [(first + place, number, key, size) for place, (key, size) in enumerate(segment.packs.items())]
-                connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?)", packs)
-                if len(rows.ids):
-                    runs.append(run_of(rows, first))
-                columns = (rows.oids, [number] * len(rows.oids), rows.sizes.tolist(), rows_as_bytes(rows.digests))
-                recipes += zip(*columns, rows.formats, rows.claimed.tolist(), rows.packed_pieces(), strict=True)
-            # in the order of the key, so that neighbours go to one page
-            recipes.sort(key=lambda recipe: recipe[:2])
-            connection.executemany("INSERT OR REPLACE INTO recipes VALUES (?, ?, ?, ?, ?, ?, ?)", recipes)
-            if runs:
-                self._add(runs)
+            self._insert_files(connection, self._insert_places(connection, segments))
+
+    def keep(self, segment: Segment, data: bytes) -> None:
+        """Take in a segment with these bytes; its files, where they are many, when `unfold` is called."""
+        if len(segment.rows.oids) < FEW_FILES:
+            self.insert([(segment, len(data))])
+            return
+        with self._transaction() as connection:
+            for number, _ in self._insert_places(connection, [(segment, len(data))]):
+                connection.execute("INSERT INTO folded VALUES (?, ?)", (number, data))
+
+    def unfold(self) -> None:
+        """Put all files into their table: who asks for files calls it before."""
+        with self._lock, self._failures():
+            if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM folded)").fetchone()[0]:
+                return
+        with self._transaction() as connection:
+            query = "SELECT number, session, data FROM folded JOIN segments ON number = segment"
+            try:
+                kept = [(number, read_segment(session, data)) for number, session, data in connection.execute(query)]
+            except IntegrityError as error:
+                raise sqlite3.DatabaseError(f"a segment cannot be read: {error}") from error
+            self._insert_files(connection, kept)
+            connection.execute("DELETE FROM folded")
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Forget segments."""
@@ -140,7 +147,9 @@ class IndexFile:
             for start in range(0, len(numbers), VALUES_A_QUERY):
                 part = numbers[start : start + VALUES_A_QUERY]
                 marks = ", ".join("?" * len(part))
-                for table, column in (("recipes", "segment"), ("packs", "segment"), ("segments", "number")):
+                for table, column in (
+                    ("recipes", "segment"), ("folded", "segment"), ("packs", "segment"), ("segments", "number"),
+                ):  # fmt: skip
                     connection.execute(f"DELETE FROM {table} WHERE {column} IN ({marks})", part)
             ((there,),) = connection.execute("SELECT COALESCE(SUM(blobs), 0) FROM segments")
             if sum(run.rows for run in self._read_runs()) > 2 * there:
@@ -151,6 +160,39 @@ class IndexFile:
         with self._lock:
             self._runs = {}
             self._connection.close()
+
+    def _insert_places(
+        self, connection: sqlite3.Connection, segments: Sequence[tuple[Segment, int]]
+    ) -> list[tuple[int, Segment]]:
+        """Put in those that are new, but for their files; each with its number."""
+        known = {session for (session,) in connection.execute("SELECT session FROM segments")}
+        fresh: list[tuple[int, Segment]] = []
+        runs: list[Run] = []
+        for segment, size in segments:
+            if segment.session in known:
+                continue
+            row = (segment.session, size, len(segment.rows.ids))
+            done = connection.execute("INSERT INTO segments (session, size, blobs) VALUES (?, ?, ?)", row)
+            number = int(done.lastrowid or 0)
+            first = self.next_pack()
+            packs = [(first + place, number, key, size) for place, (key, size) in enumerate(segment.packs.items())]
+            connection.executemany("INSERT INTO packs VALUES (?, ?, ?, ?)", packs)
+            if len(segment.rows.ids):
+                runs.append(run_of(segment.rows, first))
+            fresh.append((number, segment))
+        if runs:
+            self._add(runs)
+        return fresh
+
+    def _insert_files(self, connection: sqlite3.Connection, segments: Iterable[tuple[int, Segment]]) -> None:
+        recipes: list[tuple[Any, ...]] = []
+        for number, segment in segments:
+            rows = segment.rows
+            columns = (rows.oids, [number] * len(rows.oids), rows.sizes.tolist(), rows_as_bytes(rows.digests))
+            recipes += zip(*columns, rows.formats, rows.claimed.tolist(), rows.packed_pieces(), strict=True)
+        # in the order of the key, so that neighbours go to one page; oid and segment are no other recipe's
+        recipes.sort()
+        connection.executemany("INSERT OR REPLACE INTO recipes VALUES (?, ?, ?, ?, ?, ?, ?)", recipes)
 
     def _read_runs(self) -> list[Run]:
         names = self._names()

@@ -43,15 +43,20 @@ class Pipeline:
         self._threads = 0
         self._failure: BaseException | None = None
 
-    def submit(self, work: Callable[[], Result], done: Callable[[Result], None]) -> None:
+    def submit(self, work: Callable[[], Result], done: Callable[[Result], None], *, ahead: int = 0) -> None:
         """Have some work done, and its result handed to ``done``, in this thread, after those before it.
+
+        Args:
+            work: is done in another thread.
+            done: is called with what that returned, when there is a time for it.
+            ahead: tasks that may be under way beyond those that the pipeline has by itself.
 
         Raises:
             Exception: what the work of a task before raised, or its ``done``; the same again at every later call, since
                 what that task was to do has not been done.
         """
         self._check()
-        while len(self._pending) >= self._ahead:
+        while len(self._pending) >= self._ahead + ahead:
             self._take()
         future: Future[Result] = Future()
         self._pending.append((future, done))

@@ -86,7 +86,7 @@ class PackSink:
             StoreError: as of `add`.
         """
         if not self._builder.empty:
-            self._seal()
+            self._seal(ahead=1)  # it is there already: to wait until it can be sent saves no memory
 
     def finish(self) -> None:
         """Upload what is left; all packs are in the store afterwards.
@@ -110,7 +110,7 @@ class PackSink:
         if self._builder.nbytes >= target or len(self._builder.listing.recipes) >= MAX_RECIPES:
             self._seal()
 
-    def _seal(self) -> None:
+    def _seal(self, ahead: int = 0) -> None:
         pack = self._builder.finish(self.journal.session)
         self._builder = PackBuilder()
         whole = memoryview(pack.data)
@@ -121,7 +121,7 @@ class PackSink:
         self.listing.add(pack.listing)
         before, after = self._journaled, Future[None]()
         self._journaled = after
-        self._uploads.submit(lambda: self._upload(pack, before, after), self._uploaded)
+        self._uploads.submit(lambda: self._upload(pack, before, after), self._uploaded, ahead=ahead)
 
     def _upload(self, pack: Pack, before: "Future[None]", after: "Future[None]") -> list[Entry]:
         try:

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 from blake3 import blake3
 
 from holdfast.vault.codec import encode
+from holdfast.vault.codec_loops import Loops
 from holdfast.vault.oids import hasher_of, md5_of
 from holdfast.vault.reading import blob_id
 
@@ -30,6 +31,7 @@ BUNDLE_BYTES = 1 << 20
 ANSWER_BYTES = 16 << 20
 _HEAD, _RECORD, _GROUP = struct.Struct("<II"), struct.Struct("<i32s"), struct.Struct("<II32sI")
 _NOT_TAKEN = -1
+_OPENED = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _SEPARATOR = "\0"
 
 Asked: TypeAlias = tuple[str, bytes, "str | Path"]
@@ -76,7 +78,7 @@ def read_small(path: "str | Path") -> bytes | None:
     Raises:
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, _OPENED)
     try:
         data = os.read(descriptor, SMALL_BYTES + 1)
         # a read may be cut short: only one that finds the end has found all
@@ -105,8 +107,8 @@ def none_of(files: Sequence[Asked]) -> Answer:
     return Answer([None] * len(files), [])
 
 
-def answer_to(request: bytes) -> list[bytes]:
-    """The files that it asks for: the answer, in parts."""
+def answer_to(request: bytes, loops: Loops | None = None) -> list[bytes]:
+    """The files that it asks for: the answer, in parts; ``loops`` as of `holdfast.vault.codec.encode`."""
     first, *asked = os.fsdecode(request).split(_SEPARATOR)
     begun, total = int(first), 0
     records: list[bytes] = []
@@ -133,7 +135,7 @@ def answer_to(request: bytes) -> list[bytes]:
         if begun:
             close(b"", bytes(whole))
         else:
-            close(blob_id(whole), encode(whole))
+            close(blob_id(whole), encode(whole, loops=loops))
         total += filled
         begun, filled, closed = 0, 0, stop
         if total >= ANSWER_BYTES:
@@ -160,7 +162,7 @@ def _taken(oid: str, wanted: str, path: str, room: memoryview) -> tuple[int, byt
     """The length and BLAKE3 of a small file that is read to where there is room."""
     hasher = hasher_of(oid)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, _OPENED)
         try:
             # one byte more than it may have, so that a longer one is seen
             length = os.readv(descriptor, [room[: SMALL_BYTES + 1]])
