@@ -160,9 +160,10 @@ class Process:
                 raise self._error
 
     def kill(self) -> None:
-        """End it where it is: nothing that it still wants to do reaches the store."""
+        """End it where it is, unless it has ended: nothing that it still wants to do reaches the store."""
         self.killed = True
-        self.go_on(hurries=True)
+        if not self.ended:
+            self.go_on(hurries=True)
 
     def called(self, verb: str, key: str) -> Kind | None:
         """A call of the store that it is about to make: whether and how that fails."""

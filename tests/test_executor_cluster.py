@@ -103,7 +103,7 @@ def test_where_nobody_listens_is_said_soon() -> None:
     began = time.monotonic()
     with pytest.raises(WorkersLostError, match=f"{address}: no Dask scheduler answers there"), ClusterExecutor(address):
         pass
-    assert time.monotonic() - began < 4  # which is less than Dask would take
+    assert time.monotonic() - began < 8  # which is less than Dask would take
 
 
 @pytest.mark.soak

@@ -54,11 +54,12 @@ def test_only_what_must_change_changes(clone: Clone) -> None:
 
 
 def masked(text: str, *, figures: bool) -> list[str]:
-    """The lines without what differs from day to day: times, commits, widths; and where asked without any figure."""
+    """The lines without what differs from day to day: times, commits, widths; and where asked without any figure, nor
+    what figures are beside one another."""
     text = re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "", text)
     text = re.sub(r"\b[0-9a-f]{7,8}\b", "", text).replace("versions", "version")
     text = re.sub(r"\b[\d.]+ [dy]\b|\btoday\b", "", text)
-    text = re.sub(r"\b(?=\w*\d)[\w.,]+\b", "", text) if figures else text
+    text = re.sub(r"\b(?=\w*\d)[\w.,]+\b|(?<= )[-+=✓✗](?=\s)|(?<= )[-+](?=\d)", "", text) if figures else text
     lines = (re.sub("─+", "─", re.sub(" +", " ", line)).strip() for line in text.splitlines())
     return [line for line in lines if line]
 

@@ -20,7 +20,7 @@ from holdfast.vault.repository import open_vault
 from holdfast.vault.segment import CONDEMNED, SESSIONS, write_condemned
 from holdfast.vault.server import Limits
 from holdfast.vault.server_access import Access
-from holdfast.vault.server_commits import CLAIM_SECONDS, LARGE_BYTES, Committer, members
+from holdfast.vault.server_commits import CLAIM_SECONDS, GROUP_SECONDS, LARGE_BYTES, Committer, members
 from holdfast.vault.server_metrics import Metrics
 from holdfast.vault.server_reading import Catalogue
 from holdfast.vault.split import split_source
@@ -67,10 +67,13 @@ def test_many_uploads_share_a_segment(server: Running, clients: ThreadPoolExecut
 
 def test_an_upload_alone_does_not_wait_for_others(server: Running) -> None:
     server.put(noise(1000, 0))
-    began = time.monotonic()
+    seconds = []
     for number in range(1, 6):
+        began = time.monotonic()
         assert server.put(noise(1000, number)).status == 201
-    assert time.monotonic() - began < 1.5
+        seconds.append(time.monotonic() - began)
+    # one that waits takes that long each time, a busy machine does not
+    assert min(seconds) < GROUP_SECONDS
 
 
 def test_an_upload_waits_for_one_that_is_on_its_way_half_a_second(server: Running) -> None:
