@@ -1,7 +1,6 @@
 """Damage is always found, never handed out, and mended where a cache still has what was lost."""
 
 import contextlib
-import dataclasses
 import io
 import random
 from pathlib import Path
@@ -271,8 +270,8 @@ def test_a_segment_that_lies_is_found_out(store: ObjectStore) -> None:
     listing = listing_of(segment.rows, segment.entries())
     first, second = [recipe for recipe in listing.recipes if recipe.size > 100_000]
     swapped = {
-        first.oid: dataclasses.replace(second, oid=first.oid),
-        second.oid: dataclasses.replace(first, oid=second.oid),
+        first.oid: second._replace(oid=first.oid),
+        second.oid: first._replace(oid=second.oid),
     }
     listing.recipes = [swapped.get(recipe.oid, recipe) for recipe in listing.recipes]
     store.put(key, write_segment(listing, segment.packs))
@@ -292,7 +291,7 @@ def test_a_segment_that_gives_one_file_the_bytes_of_another(store: ObjectStore) 
     segment = read_segment(session_name(4), store.get(key))
     listing = listing_of(segment.rows, segment.entries())
     one, two = listing.recipes
-    listing.recipes = [dataclasses.replace(one, pieces=two.pieces), two]
+    listing.recipes = [one._replace(pieces=two.pieces), two]
     store.put(key, write_segment(listing, segment.packs))
     assert [finding.key for finding in damage(checked(store))] == [runs[0]]
     with open_vault(store, None, jobs=1) as vault:

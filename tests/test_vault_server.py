@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,7 +262,7 @@ def test_a_file_that_is_put_together_wrongly_is_never_sent_whole(server: Running
     right, wrong = noise(size, 1), noise(size, 2)
     server.put(right)
     with open_vault(server.store.inner, None) as other:
-        recipe = replace(other.recipe(oid_of(right)), oid=oid_of(wrong), digest=bytes(32))
+        recipe = other.recipe(oid_of(right))._replace(oid=oid_of(wrong), digest=bytes(32))
     segment = write_segment(Listing(recipes=[recipe], claimed=[True]), {})
     assert server.store.inner.put_if_absent(f"{INDEX}/{'f' * 32}", segment)
     assert server.get(right).body == right

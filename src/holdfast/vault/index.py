@@ -146,6 +146,8 @@ class Index:
             ids: of the blobs.
             standing: leave out what is condemned.
         """
+        if not self.known.active:
+            return {}
         wanted = list(dict.fromkeys(ids))
         rows = [row for run in self._file.runs() for row in run.find(wanted)]
         packs = self._packs({row[1] for row in rows}, standing=standing)

@@ -4,7 +4,6 @@ A footer, a segment and the local index hold the same records, as tables (`holdf
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
@@ -70,8 +69,7 @@ class RecipePiece(NamedTuple):
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How one file is put together.
 
     Attributes:
