@@ -36,8 +36,8 @@ SECTIONS: dict[str, Section | tuple[str, str]] = {
         "### Many small files",
         # the earlier run: three rounds, 4.62 s in the median against DVC's 117.8 s
         (
-            "A folder of files of 4,096 random bytes, to a real S3 server that takes its share of the same two cores. More "
-            "than elsewhere the ratio is the machine's: the run before this one, on a faster one, came to 25.5"
+            "A folder of files of 4,096 random bytes, to a real S3 server that takes its share of the same two cores. "
+            "More than elsewhere the ratio is the machine's: the run before this one, on a faster one, came to 25.5"
         ),
     ),
     "vault_memory": vault.memory,
